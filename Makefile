@@ -1,0 +1,68 @@
+# `make demo` and `make test` are all a newcomer needs: each makes .venv when it is missing.
+VENV ?= .venv
+PYTHON ?= python3
+# The CPU build of torch; a looser pin pulls gigabytes of CUDA libraries.
+TORCH ?= torch==2.13.0
+
+BIN := $(VENV)/bin
+DEMO_READY := $(VENV)/.ready-demo
+DEV_READY := $(VENV)/.ready-dev
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types bench docs clean
+
+export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+help:
+	@echo "make demo    build and serve examples/orchard and ask it questions"
+	@echo "make test    lint, types, layers and every test"
+	@echo "make lint | format | types | bench | docs | clean"
+
+demo: $(DEMO_READY)
+	$(BIN)/skillc demo
+
+test: lint types
+	$(BIN)/python -m pytest -q
+
+lint: $(DEV_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV_READY)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV_READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV_READY)
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file --json; done
+
+docs: $(DEV_READY)
+	$(BIN)/python docs/make_cli.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready-torch: | $(BIN)/python
+	$(BIN)/python -m pip install -q $(TORCH)
+	touch $@
+
+$(DEMO_READY): pyproject.toml | $(VENV)/.ready-torch
+	@echo "installing skillc; llama.cpp is compiled once, which takes some minutes"
+	$(BIN)/python -m pip install -q -e '.[compiler]'
+	touch $@
+
+$(DEV_READY): pyproject.toml | $(VENV)/.ready-torch
+	@echo "installing skillc; llama.cpp is compiled once, which takes some minutes"
+	$(BIN)/python -m pip install -q -e '.[compiler,dev]'
+	touch $@ $(DEMO_READY)

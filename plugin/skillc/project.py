@@ -1,0 +1,101 @@
+"""A project: the folder with the skills, its settings, and where skillc keeps its own files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skillc.settings import SETTINGS_FILE, Settings, has_tool_table, read_settings
+from skillc_compiler.errors import ProjectError
+
+if TYPE_CHECKING:
+    from skillc_compiler.lock import Lock
+    from skillc_compiler.skill import Found
+    from skillc_compiler.store import Store
+
+SKILLS_FOLDER = ".skills"
+STATE_FOLDER = ".skillc"
+LOCK_FILE = "skillc.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A folder with `.skills/`, `skillc.toml`, `[tool.skillc]` or `skillc.lock`."""
+
+    root: Path
+    settings: Settings
+
+    @classmethod
+    def find(cls, start: Path) -> Project:
+        """The nearest project at or above `start`, no further up than its git root."""
+        start = start.resolve()
+        for folder in (start, *start.parents):
+            if is_project(folder):
+                return cls.at(folder)
+            if (folder / ".git").exists():
+                break
+        raise ProjectError(f"no project in {start} or above it: run 'skillc init' first")
+
+    @classmethod
+    def at(cls, root: Path) -> Project:
+        """The project at exactly `root`; ProjectError when its settings cannot be used."""
+        return cls(root, read_settings(root))
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE_FOLDER
+
+    @property
+    def lock_path(self) -> Path:
+        return self.root / LOCK_FILE
+
+    @property
+    def store_path(self) -> Path:
+        return self.state / "store"
+
+    def make_state(self) -> Path:
+        """The state folder, made if missing, with a .gitignore that keeps it out of git."""
+        self.state.mkdir(exist_ok=True)
+        ignore = self.state / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", "utf-8")
+        return self.state
+
+    def store(self) -> Store:
+        from skillc_compiler.store import Store
+
+        return Store(self.store_path)
+
+    def lock(self) -> Lock | None:
+        """The lock, or None before the first build; StoreError when it cannot be read."""
+        from skillc_compiler.lock import Lock
+
+        return Lock.load(self.lock_path) if self.lock_path.exists() else None
+
+    def roots(self) -> list[Path]:
+        """The folders searched for skills, nearest first."""
+        return [self.root / Path(source).expanduser() for source in self.settings.sources]
+
+    def found(self) -> list[Found]:
+        """Every skill's place, shadowed ones included, in the order of the sources."""
+        from skillc_compiler.skill import find_skills
+
+        return find_skills(self.roots())
+
+    def relative(self, path: Path) -> str:
+        """`path` as the lock and messages name it: from the root, with forward slashes."""
+        if path.is_relative_to(self.root):
+            return path.relative_to(self.root).as_posix()
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+
+def is_project(folder: Path) -> bool:
+    """Whether `folder` is the root of a project."""
+    return (
+        (folder / SETTINGS_FILE).is_file()
+        or (folder / LOCK_FILE).is_file()
+        or (folder / SKILLS_FOLDER).is_dir()
+        or has_tool_table(folder)
+    )

@@ -1,0 +1,1 @@
+"""One file a verb; each exports `command` and is imported only when its verb is asked for."""
