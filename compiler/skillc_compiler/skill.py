@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import stat
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from skillc_compiler.errors import SkillError
+from skillc_compiler.find import Found, find_skills
 from skillc_compiler.frontmatter import (
     TEXT_KEYS,
     Frontmatter,
@@ -23,14 +22,18 @@ from skillc_compiler.frontmatter import (
     split_frontmatter,
 )
 from skillc_compiler.hidden_text import Hidden, find_hidden, visible
+from skillc_compiler.skill_file import FILE_NAMES, LIMIT, choose_name, read_bounded
 
-LIMIT = 256 * 1024
-"""Most bytes of a SKILL.md."""
+__all__ = [
+    "Found",
+    "Skill",
+    "canonical_text",
+    "find_skills",
+    "parse_skill",
+    "read_skill",
+]
 
-FILE_NAMES = ("SKILL.md", "skill.md")
-
-_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_NAME_LENGTH, _DESCRIPTION_LENGTH = 64, 1024
+_DESCRIPTION_LENGTH = 1024
 _KNOWN_KEYS = {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BREAKS = re.compile("[ \t\n\u2028\u2029]+")
@@ -73,29 +76,6 @@ def read_skill(path: Path) -> Skill:
     return parse_skill(read_bounded(file), folder=folder, path=file)
 
 
-def read_bounded(path: Path, limit: int = LIMIT) -> bytes:
-    """The bytes of a regular file of at most `limit`; raises SkillError, never waits on a FIFO."""
-    where = visible(str(path), 300)
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SkillError(f"{where}: cannot be opened: {reason}; check the path") from error
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise SkillError(f"{where}: is not a regular file; put a SKILL.md there")
-        data = bytearray()
-        while len(data) <= limit and (part := os.read(handle, limit + 1 - len(data))):
-            data += part
-    except OSError as error:
-        raise SkillError(f"{where}: cannot be read: {error.strerror}; check the disk") from error
-    finally:
-        os.close(handle)
-    if len(data) > limit:
-        raise SkillError(f"{where}: is over {limit} bytes; move detail into references/")
-    return bytes(data)
-
-
 def parse_skill(data: bytes, *, folder: str, path: Path | None = None) -> Skill:
     """Parse the bytes of a SKILL.md in a folder named `folder`.
 
@@ -136,32 +116,6 @@ def canonical_text(name: str, description: str, body: str) -> str:
         description = json.dumps(description, ensure_ascii=False)
     head = f"---\nname: {name}\ndescription: {description}\n---\n"
     return f"{head}\n{body}\n" if body else head
-
-
-def choose_name(declared: Value | None, folder: str) -> tuple[str, str]:
-    """The skill's name (1 to 64 of a-z, 0-9 and single hyphens: safe in a path), and a warning."""
-    given = declared.text.strip() if declared else ""
-    if not given:
-        name = _slug(folder)
-        return name, f"no name (line 1): the folder's is used: {name}"
-    assert declared is not None
-    if len(given) > _NAME_LENGTH or not _NAME.fullmatch(given):
-        name = _slug(given, folder)
-        return name, f"name is not in a-z, 0-9, - (line {declared.line}): read as {name}"
-    if given != folder:
-        detail = f"{given} in {visible(folder)}"
-        return given, f"name differs from the folder (line {declared.line}): {detail}"
-    return given, ""
-
-
-def _slug(*candidates: str) -> str:
-    for text in candidates:
-        plain = unicodedata.normalize("NFKD", text[:1000]).encode("ascii", "ignore").decode()
-        slug = re.sub("[^a-z0-9]+", "-", plain.lower()).strip("-")[:_NAME_LENGTH].strip("-")
-        if slug:
-            return slug
-    # A name in another script has no spelling in a-z: it stays itself, under its hash.
-    return "skill-" + hashlib.sha256(candidates[0].encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def _decode(data: bytes, warnings: list[str]) -> str:
