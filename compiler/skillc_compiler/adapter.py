@@ -88,7 +88,8 @@ class Manifest:
         for name in ("licence", "source"):
             _require(isinstance(getattr(self, name), str | None), name, "must be a string or null")
         _require(type(self.rank) is int and self.rank >= 1, "rank", "must be an integer >= 1")
-        _require(_is_number(self.alpha), "alpha", "must be a finite number")
+        good_alpha = _is_number(self.alpha) and self.alpha > 0
+        _require(good_alpha, "alpha", "must be a finite number above 0")
         _require(self.activation in ACTIVATIONS, "activation", "must be 'full' or 'tail'")
         _require(all(isinstance(t, str) for t in self.targets), "targets", "must hold strings")
         _require(all(map(_is_number, self.probe.values())), "probe", "must hold finite numbers")
@@ -133,8 +134,8 @@ class Adapter:
     def __post_init__(self) -> None:
         if not self.pairs:
             raise AdapterError("the adapter has no LoRA factors")
-        if not _is_number(self.alpha):
-            raise AdapterError(f"the adapter's alpha is not a finite number: {self.alpha!r}")
+        if not _is_number(self.alpha) or self.alpha <= 0:
+            raise AdapterError(f"the adapter's alpha must be a number above 0, not {self.alpha!r}")
 
     @property
     def rank(self) -> int:
@@ -184,8 +185,8 @@ def load_peft(folder: Path, manifest: Manifest | None = None) -> Adapter:
             raise AdapterError(f"{path}: no skillc manifest inside")
         manifest = Manifest.from_json(metadata["skillc"])
     alpha = config.get("lora_alpha", 8)
-    if not _is_number(alpha) or alpha == 0:
-        raise AdapterError(f"{folder / CONFIG_FILE}: lora_alpha must be a number other than 0")
+    if not _is_number(alpha) or alpha <= 0:
+        raise AdapterError(f"{folder / CONFIG_FILE}: lora_alpha must be a number above 0")
     pairs = _pair_up(tensors, path)
     for module, pair in pairs.items():
         factor = _extra_scale(config, module, pair.rank)

@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from skillc_compiler.errors import BaseModelError
 from skillc_compiler.file_hash import file_sha256
-from skillc_compiler.gguf_header import (
-    Array,
-    DType,
-    GgufError,
-    Header,
-    Kind,
-    TensorInfo,
-    read_header,
-)
+from skillc_compiler.gguf_header import Header, TensorInfo, read_header
 from skillc_compiler.gguf_names import ARCHITECTURES, tensor_names
 from skillc_compiler.gguf_tokenizer import read_tokenizer
+from skillc_compiler.gguf_types import Array, DType, GgufError, Kind
 from skillc_compiler.gguf_write import write_base_gguf
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skillc_compiler.gguf_header import (
+from skillc_compiler.gguf_types import (
     BLOCKS,
     DEFAULT_ALIGNMENT,
     MAGIC,

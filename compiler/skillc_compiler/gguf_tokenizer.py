@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from skillc_compiler.errors import BaseModelError
 from skillc_compiler.gguf_encode import number_array, string_array
-from skillc_compiler.gguf_header import Field, GgufError, Header, Kind, read_header
+from skillc_compiler.gguf_header import Header, read_header
+from skillc_compiler.gguf_types import Field, GgufError, Kind
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

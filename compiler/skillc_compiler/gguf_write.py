@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from skillc_compiler.errors import BaseModelError
 from skillc_compiler.gguf_encode import DTYPES, Tensor, encode_gguf, encode_tensor
-from skillc_compiler.gguf_header import BLOCKS, DType, Field, GgufError, Kind
 from skillc_compiler.gguf_names import tensor_names
 from skillc_compiler.gguf_tokenizer import tokenizer_fields
+from skillc_compiler.gguf_types import BLOCKS, DType, Field, GgufError, Kind
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -21,8 +21,9 @@ from skillc_compiler.gguf_base import (
     read_tokenizer,
     write_base_gguf,
 )
-from skillc_compiler.gguf_header import Kind, read_header
+from skillc_compiler.gguf_header import read_header
 from skillc_compiler.gguf_names import LINEARS, tensor_names
+from skillc_compiler.gguf_types import Kind
 
 
 @pytest.fixture(scope="module")
