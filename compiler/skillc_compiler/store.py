@@ -1,0 +1,193 @@
+"""The store: a folder of compiled adapters, each under the key of what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from skillc_compiler.adapter import Adapter
+from skillc_compiler.durable import flush_folder, store_error
+from skillc_compiler.errors import StoreError
+from skillc_compiler.store_entry import (
+    FORMAT,
+    MANIFEST_FILE,
+    DamageError,
+    StoredAdapter,
+    has_entry,
+    open_entry,
+    write_entry,
+)
+
+__all__ = ["ORPHAN_SECONDS", "Store", "StoredAdapter", "build_key"]
+
+ORPHAN_SECONDS = 3600.0
+"""Age at which a temporary folder belongs to no running process any more."""
+
+_KEY = re.compile(r"[0-9a-f]{8,128}")
+_TEMPORARY = ".tmp-"
+
+
+def build_key(
+    skill_hash: str, base_hash: str, compiler_hash: str, options: Mapping[str, object]
+) -> str:
+    """The sha256 hex of all that decides an adapter's bytes; `options` holds plain JSON values."""
+    parts = {
+        "base": base_hash,
+        "compiler": compiler_hash,
+        "format": FORMAT,
+        "options": dict(options),
+        "skill": skill_hash,
+    }
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """The folder `root`, made when something is published; safe for several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: str) -> Path:
+        """Where the entry of `key` is or would be; StoreError when `key` is no hex hash."""
+        if not _KEY.fullmatch(key):
+            raise StoreError(f"{key!r} is not a build key; run 'skillc build' again")
+        return self.root / key
+
+    def keys(self) -> list[str]:
+        """The keys of all entries, sorted, without a look inside."""
+        try:
+            with os.scandir(self.root) as entries:
+                return sorted(entry.name for entry in entries if _KEY.fullmatch(entry.name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise store_error(self.root, "be listed", error) from error
+
+    def has(self, key: str) -> bool:
+        """Whether `key` has an entry whose files have the right sizes; reads only its manifest."""
+        return has_entry(self.folder(key), key)
+
+    def open(self, key: str) -> StoredAdapter:
+        """The entry of `key`, every size and hash checked.
+
+        Raises StoreError when there is none or it is damaged; a damaged entry is taken out of the
+        store, so that the next build makes it again.
+        """
+        folder = self.folder(key)
+        try:
+            return open_entry(folder, key)
+        except FileNotFoundError as error:
+            if not folder.is_dir():
+                raise StoreError(f"{folder}: not in the store; run 'skillc build'") from error
+            problem = f"{Path(error.filename or MANIFEST_FILE).name} is missing"
+        except DamageError as damage:
+            problem = str(damage)
+        except OSError as error:
+            raise store_error(folder, "be read", error) from error
+        self._discard(folder)
+        raise StoreError(f"{folder}: is damaged ({problem}); run 'skillc build' again")
+
+    def publish(self, key: str, adapter: Adapter, gguf: bytes) -> StoredAdapter:
+        """Write an adapter's files and move them to `key` by one rename.
+
+        Whoever publishes a key first wins; others get that entry. Raises StoreError, and then the
+        store is as it was before.
+        """
+        folder = self.folder(key)
+        beside = self._beside(key)
+        try:
+            beside.mkdir(parents=True)
+            stored = write_entry(beside, key, adapter, gguf)
+            if folder.exists():
+                try:
+                    return open_entry(folder, key)
+                except (OSError, DamageError):
+                    self._discard(folder)
+            if not _move(beside, folder):
+                return self.open(key)  # Another publisher was between the two lines above.
+            flush_folder(self.root)
+        except OSError as error:
+            raise store_error(folder, "be published", error) from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return replace(stored, folder=folder)
+
+    def remove(self, key: str) -> int:
+        """Take the entry of `key` out of the store; returns the bytes freed, 0 when it had none."""
+        folder = self.folder(key)
+        freed = self.size(key)
+        self._discard(folder)
+        if folder.exists():
+            raise StoreError(f"{folder}: cannot be removed; check who owns the folder")
+        return freed
+
+    def size(self, key: str) -> int:
+        """Bytes of the entry of `key`; 0 when there is none."""
+        return _folder_size(self.folder(key))
+
+    def total_size(self) -> int:
+        """Bytes of all entries."""
+        return sum(map(self.size, self.keys()))
+
+    def sweep(self, older_than: float = ORPHAN_SECONDS) -> int:
+        """Delete what killed processes left over `older_than` seconds ago; returns bytes freed."""
+        freed = 0
+        for orphan in sorted(self.root.glob(f"{_TEMPORARY}*")):
+            try:
+                # The distance, not the age: a clock that was set back must not keep it for ever.
+                if abs(time.time() - orphan.stat().st_mtime) <= older_than:
+                    continue
+            except FileNotFoundError:
+                continue
+            freed += _folder_size(orphan)
+            _delete(orphan)
+        return freed
+
+    def _beside(self, key: str) -> Path:
+        return self.root / f"{_TEMPORARY}{key[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def _discard(self, folder: Path) -> None:
+        """Move an entry out of sight in one step, then delete it; best effort."""
+        beside = self._beside(folder.name)
+        try:
+            folder.rename(beside)
+        except OSError:
+            return
+        _delete(beside)
+
+
+def _move(beside: Path, folder: Path) -> bool:
+    """Rename unless the place is taken; a folder is only ever moved onto nothing."""
+    try:
+        beside.rename(folder)
+    except OSError:
+        if folder.exists():
+            return False
+        raise
+    return True
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder or file that nobody looks at any more; what cannot be is swept later."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _folder_size(folder: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    except OSError:
+        return 0
