@@ -37,6 +37,8 @@ class Llama:
         params.n_ctx = params.n_batch = params.n_ubatch = n_ctx
         params.n_threads = params.n_threads_batch = 1
         params.type_k = params.type_v = 0
+        # Flash attention rounds: 6e-3 on logits of spread 1.2, against 2e-6 without.
+        params.flash_attn_type = 0
         self.context = api.llama_init_from_model(self.model, params)
         self.vocab: Any = api.llama_model_get_vocab(self.model)
         self.n_vocab: int = api.llama_vocab_n_tokens(self.vocab)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skillc_compiler.adapter import Adapter, LoraPair, Manifest
 from skillc_compiler.chat import NANO_TEMPLATE
 from skillc_compiler.gguf_base import BaseInfo, read_base_info, write_base_gguf
+from skillc_compiler.gguf_names import tensor_names
 from skillc_compiler.gguf_tokenizer import QWEN2_SPLIT, byte_alphabet
 from skillc_compiler.gguf_write import parameter_shapes
 
@@ -132,3 +134,35 @@ def stress_strings(count: int = 300) -> Iterator[str]:
     for _ in range(count - len(fixed)):
         chosen = rng.integers(0, len(pieces), size=int(rng.integers(1, 25)))
         yield "".join(pieces[i] for i in chosen)
+
+
+def adapter(
+    base: BaseInfo,
+    linears: Sequence[str],
+    *,
+    rank: int,
+    seed: int = 0,
+    alpha: float = 16.0,
+) -> Adapter:
+    """Random factors of strong effect for these modules of all layers."""
+    rng = np.random.default_rng(seed)
+    names = tensor_names(base.arch, base.n_layers)
+    modules = [f"model.layers.{i}.{linear}" for i in range(base.n_layers) for linear in linears]
+    pairs = {}
+    for module in modules:
+        d_out, d_in = base.tensors[names[module]]
+        a = rng.standard_normal((rank, d_in)).astype(np.float32) / np.float32(d_in**0.5)
+        b = rng.standard_normal((d_out, rank)).astype(np.float32) * np.float32(0.1)
+        pairs[module] = LoraPair(a, b)
+    manifest = Manifest(
+        skill_name="tiny",
+        skill_hash="1" * 64,
+        base_name=base.name,
+        base_hash=base.hash,
+        compiler_id="random",
+        compiler_hash="2" * 64,
+        rank=rank,
+        alpha=alpha,
+        targets=tuple(pairs),
+    )
+    return Adapter(pairs, alpha, manifest)
