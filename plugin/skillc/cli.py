@@ -102,10 +102,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("skillc: interrupted", err=True)
         code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (`skillc list | head`); keep Python's exit flush quiet too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
         if debug:
             raise

@@ -183,5 +183,5 @@ def ask_all(url: str, project: Project, questions: Sequence[Question]) -> Iterat
 def skill_texts(project: Project) -> dict[str, str]:
     from skillc_compiler.skill import read_skill
 
-    skills = [read_skill(found.path) for found in project.found()]
+    skills = [read_skill(found.path) for found in project.found(lambda problem: None)]
     return {skill.name: skill.text for skill in skills}

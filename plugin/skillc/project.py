@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ from skillc.settings import SETTINGS_FILE, Settings, has_tool_table, read_settin
 from skillc_compiler.errors import ProjectError
 
 if TYPE_CHECKING:
+    from skillc_compiler.find import Found
     from skillc_compiler.lock import Lock
-    from skillc_compiler.skill import Found
     from skillc_compiler.store import Store
 
 SKILLS_FOLDER = ".skills"
@@ -78,17 +79,19 @@ class Project:
         """The folders searched for skills, nearest first."""
         return [self.root / Path(source).expanduser() for source in self.settings.sources]
 
-    def found(self) -> list[Found]:
-        """Every skill's place, shadowed ones included, in the order of the sources."""
-        from skillc_compiler.skill import find_skills
+    def found(self, report: Callable[[str], None]) -> list[Found]:
+        """Every skill's place; `report` gets one line for whatever cannot be looked at."""
+        from skillc_compiler.find import find_skills
 
-        return find_skills(self.roots())
+        return find_skills(self.roots(), allowed=[self.root], report=report)
 
     def relative(self, path: Path) -> str:
-        """`path` as the lock and messages name it: from the root, with forward slashes."""
-        if path.is_relative_to(self.root):
-            return path.relative_to(self.root).as_posix()
+        """`path` as the lock names it: from the root, with forward slashes."""
         return Path(os.path.relpath(path, self.root)).as_posix()
+
+    def shorten(self, message: str) -> str:
+        """`message` with paths below the root shown from the root."""
+        return message.replace(f"{self.root}{os.sep}", "")
 
 
 def is_project(folder: Path) -> bool:
