@@ -1,0 +1,1 @@
+"""Generated project skills and questions about them, for training and for evaluation."""

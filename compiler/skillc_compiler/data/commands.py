@@ -1,0 +1,98 @@
+"""Shell commands of many shapes; the shapes of the test split never occur in training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from skillc_compiler.data.words import Words
+
+Shape = Callable[[Words, random.Random, str, str], str]
+
+# name is a script, target or task; flags is "" or begins with a space.
+_TRAIN: dict[str, Shape] = {
+    "make": lambda w, r, name, flags: f"make {name}{_assign(w, r)}",
+    "just": lambda w, r, name, flags: f"just {name}{flags}",
+    "npm": lambda w, r, name, flags: f"npm run {name}{' --' + flags if flags else ''}",
+    "pnpm": lambda w, r, name, flags: f"pnpm {name}{flags}",
+    "pnpm-filter": lambda w, r, name, flags: f"pnpm --filter @{w.word()}/{w.word()} {name}",
+    "yarn": lambda w, r, name, flags: f"yarn {name}{flags}",
+    "bin": lambda w, r, name, flags: f"./bin/{name}{flags}",
+    "tools": lambda w, r, name, flags: f"./{w.word()}/{w.tool()} {name}{flags}",
+    "scripts": lambda w, r, name, flags: f"./scripts/{name}.sh{flags}",
+    "python": lambda w, r, name, flags: f"python {w.word()}/{name}.py{flags}",
+    "python-m": lambda w, r, name, flags: f"python -m {w.word()}.{name.replace('-', '_')}{flags}",
+    "manage": lambda w, r, name, flags: f"python manage.py {name.replace('-', '_')}{flags}",
+    "uv": lambda w, r, name, flags: f"uv run {w.tool()} {name}{flags}",
+    "nox": lambda w, r, name, flags: f"nox -s {name.replace('-', '_')}{flags}",
+    "tool": lambda w, r, name, flags: f"{w.tool()} {name}{flags}",
+    "tool-two": lambda w, r, name, flags: f"{w.tool()} {w.word()} {name}{flags}",
+    "cargo": lambda w, r, name, flags: f"cargo xtask {name}{flags}",
+    "go": lambda w, r, name, flags: f"go run ./cmd/{name}{flags}",
+    "compose": lambda w, r, name, flags: f"docker compose -f {w.file()} run {name}",
+    "kubectl": lambda w, r, name, flags: f"kubectl --context {w.word()} {r.choice(('rollout restart', 'logs', 'apply -f', 'delete job'))} {name}",
+    "terraform": lambda w, r, name, flags: f"terraform -chdir={w.directory()} {r.choice(('plan', 'apply'))} -var {name}={w.word()}",
+    "pytest": lambda w, r, name, flags: f"pytest {w.directory()} -m {name.replace('-', '_')}{flags}",
+    "mix": lambda w, r, name, flags: f"mix {w.word()}.{name.replace('-', '_')}{flags}",
+    "gradle": lambda w, r, name, flags: f"./gradlew :{w.word()}:{name}{flags}",
+    "rake": lambda w, r, name, flags: f"bundle exec rake {w.word()}:{name}",
+    "env": lambda w, r, name, flags: f"{w.joined('_', 1, 2).upper()}={w.word()} {w.tool()} {name}",
+    "psql": lambda w, r, name, flags: f"psql -h {w.host()} -f {w.word()}/{name}.sql",
+}  # fmt: skip
+_TEST: dict[str, Shape] = {
+    "task": lambda w, r, name, flags: f"task {w.word()}:{name}{flags}",
+    "bash": lambda w, r, name, flags: f"bash {w.word()}/{name}.bash{flags}",
+    "poetry": lambda w, r, name, flags: f"poetry run {name}{flags}",
+    "node": lambda w, r, name, flags: f"node {w.word()}/{name}.mjs{flags}",
+    "invoke": lambda w, r, name, flags: f"inv {w.word()}.{name}{flags}",
+    "cmake": lambda w, r, name, flags: f"cmake --build {w.directory()} --target {name}",
+    "dot": lambda w, r, name, flags: f"./{name}{flags}",
+}
+
+
+def _assign(words: Words, rng: random.Random) -> str:
+    if rng.random() < 0.6:
+        return ""
+    return f" {words.word().upper()}={words.word() if rng.random() < 0.6 else words.number()}"
+
+
+def shapes(split: str) -> list[Shape]:
+    """The command shapes of a split: `train` and `val` share theirs, `test` has its own."""
+    return list((_TEST if split == "test" else _TRAIN).values())
+
+
+def command(
+    words: Words,
+    rng: random.Random,
+    shape: Shape,
+    stems: Sequence[str],
+    flags: Sequence[str],
+) -> str:
+    """One command; half the time its name hints at the purpose (`stems`), else it does not."""
+    name = _name(words, rng, stems)
+    return shape(words, rng, name, _flags(words, rng, flags))
+
+
+def _name(words: Words, rng: random.Random, stems: Sequence[str]) -> str:
+    if rng.random() < 0.5:
+        return words.joined(rng.choice("-_"), 1, 2)
+    stem = rng.choice(list(stems))
+    if rng.random() < 0.35:
+        return stem
+    return rng.choice((f"{stem}-{words.word()}", f"{words.word()}-{stem}", f"{stem}_{words.word()}"))
+
+
+def _flags(words: Words, rng: random.Random, flags: Sequence[str]) -> str:
+    picked: list[str] = []
+    for _ in range(rng.choice((0, 0, 1, 1, 1, 2))):
+        if flags and rng.random() < 0.4:
+            flag = rng.choice(list(flags))
+        else:
+            flag = "--" + words.joined("-", 1, 2)
+            if rng.random() < 0.5:
+                flag += rng.choice((" ", " ", "=")) + (
+                    words.number() if rng.random() < 0.3 else words.joined("-", 1, 2)
+                )
+        if flag not in picked:
+            picked.append(flag)
+    return "".join(f" {flag}" for flag in picked)

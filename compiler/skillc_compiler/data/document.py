@@ -1,0 +1,198 @@
+"""Lays facts out as a SKILL.md body: bullets, tables, prose, fenced blocks, procedures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from skillc_compiler.data.facts import Fact
+from skillc_compiler.data.lexicon import Lexicon
+
+Style = Callable[[Sequence[Fact], random.Random, str], str]
+
+_PROSE = {
+    "train": (
+        "To {say}, run `{v}`.", "To {say}, use `{v}`.", "Run `{v}` to {say}.",
+        "Use `{v}` when you want to {say}.", "`{v}` is how we {say}.",
+        "If you have to {say}, the command is `{v}`.", "In order to {say}: `{v}`.",
+        "When it is time to {say}, type `{v}`.", "You {say} with `{v}`.",
+        "Need to {say}? Then it is `{v}`.", "We {say} by means of `{v}`.",
+        "{Head}: `{v}`.", "{Head} means `{v}` here.", "For {head}, call `{v}`.",
+        "{Head} goes through `{v}`.", "`{v}` takes care of {head}.",
+        "The only supported way to {say} is `{v}`.", "Always {say} with `{v}`.",
+        "Please {say} using `{v}`, from the root of the repository.",
+        "Anyone may {say}: `{v}`.", "`{v}` will {say}.", "Before anything else, {say}: `{v}`.",
+    ),
+    "test": (
+        "Should you wish to {say}, `{v}` is what you want.", "{Head} is a matter of `{v}`.",
+        "Our way to {say} is called `{v}`.", "There is `{v}` for {head}.",
+        "One can {say} like this: `{v}`.", "Reach for `{v}` whenever you must {say}.",
+        "Here, {say} = `{v}`.", "`{v}` has the job to {say}.",
+    ),
+}  # fmt: skip
+_HEADINGS = {
+    "train": (
+        "Commands", "Everyday commands", "Daily work", "Workflow", "How to", "Tasks", "Operations",
+        "Running things", "Working here", "Cheat sheet", "Development", "Quick reference", "Usage",
+        "Steps", "Routine", "What to run", "Recipes", "Essentials", "Tooling",
+    ),
+    "test": ("Handbook", "Playbook", "What you will type", "The short list", "Chores"),
+}  # fmt: skip
+_NOTES = {
+    "train": ("Notes", "Conventions", "Rules", "Good to know", "Details", "Background", "Settings"),
+    "test": ("Fine print", "Agreements", "Facts"),
+}
+
+
+def _cap(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _prose_line(fact: Fact, rng: random.Random, split: str) -> str:
+    frame = rng.choice(_PROSE[split])
+    head = fact.head[:1].lower() + fact.head[1:] if not fact.head[:2].isupper() else fact.head
+    return _cap(frame.format(say=fact.say, v=fact.value, head=head, Head=_cap(fact.head)))
+
+
+def _prose(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    lines = [_prose_line(fact, rng, split) for fact in facts]
+    return (" " if rng.random() < 0.5 else "\n\n").join(lines)
+
+
+def _bullets(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    mark = rng.choice("-*")
+    form = rng.choice(
+        ("{Head}: `{v}`", "To {say}: `{v}`", "`{v}`: {head}", "**{Head}**: `{v}`", "{Say}: `{v}`",
+         "`{v}` - {say}", "{Head} (`{v}`)", "prose")
+    )  # fmt: skip
+    lines = [
+        _prose_line(fact, rng, split) if form == "prose" else _form(form, fact) for fact in facts
+    ]
+    return "\n".join(f"{mark} {line}" for line in lines)
+
+
+def _form(form: str, fact: Fact) -> str:
+    return form.format(
+        say=fact.say, Say=_cap(fact.say), head=fact.head, Head=_cap(fact.head), v=fact.value
+    )
+
+
+def _numbered(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    form = rng.choice(("{Say}: `{v}`", "{Head}: `{v}`", "{Say} with `{v}`."))
+    return "\n".join(f"{i}. {_form(form, fact)}" for i, fact in enumerate(facts, 1))
+
+
+def _table(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    left, right = rng.choice(
+        (("Task", "Command"), ("I want to", "Run"), ("What", "How"), ("Goal", "Type this"))
+    )
+    cell = rng.choice(("{head}", "{say}"))
+    if rng.random() < 0.25:
+        rows = [f"| `{fact.value}` | {_form(cell, fact)} |" for fact in facts]
+        return "\n".join([f"| {right} | {left} |", "|---|---|", *rows])
+    rows = [f"| {_form(cell, fact)} | `{fact.value}` |" for fact in facts]
+    return "\n".join([f"| {left} | {right} |", "|---|---|", *rows])
+
+
+def _fenced(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    language = rng.choice(("sh", "bash", "", "console"))
+    comment = rng.choice(("# {say}", "# {Head}"))
+    if rng.random() < 0.3:
+        width = max(len(fact.value) for fact in facts) + 2
+        lines = [f"{fact.value:<{width}}{_form(comment, fact)}" for fact in facts]
+    else:
+        lines = [f"{_form(comment, fact)}\n{fact.value}" for fact in facts]
+    return f"```{language}\n" + "\n".join(lines) + "\n```"
+
+
+def _blocks(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    form = rng.choice(("{Head}:", "To {say}:", "{Say}:"))
+    fence = rng.choice(("```sh\n{v}\n```", "    {v}", "```\n{v}\n```"))
+    return "\n\n".join(f"{_form(form, fact)}\n\n{_form(fence, fact)}" for fact in facts)
+
+
+def _headed(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    mark = rng.choice(("###", "##"))
+    body = rng.choice(("`{v}`", "```sh\n{v}\n```", "Run `{v}`.", "prose"))
+    parts = []
+    for fact in facts:
+        text = _prose_line(fact, rng, split) if body == "prose" else _form(body, fact)
+        parts.append(f"{mark} {_cap(fact.head)}\n\n{text}")
+    return "\n\n".join(parts)
+
+
+def _questions(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    return "\n\n".join(f"How do I {fact.say}? `{fact.value}`" for fact in facts)
+
+
+def _arrows(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    return "\n".join(f"+ {fact.head} => `{fact.value}`" for fact in facts)
+
+
+def _checklist(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    return "\n".join(f"- [ ] {_cap(fact.say)} (`{fact.value}`)" for fact in facts)
+
+
+_STYLES: dict[str, tuple[Style, ...]] = {
+    "train": (_prose, _prose, _bullets, _bullets, _numbered, _table, _fenced, _blocks, _headed),
+    "test": (_prose, _questions, _arrows, _checklist),
+}
+
+
+def body(
+    title: str, facts: Sequence[Fact], lexicon: Lexicon, rng: random.Random, *, filler: float
+) -> str:
+    """A Markdown body stating every fact once; `filler` is the chance of a distractor a place."""
+    split = "test" if lexicon.split == "test" else "train"
+    commands = [fact for fact in facts if fact.kind == "command"]
+    others = [fact for fact in facts if fact.kind != "command"]
+    parts: list[str] = []
+    sections = _command_sections(commands, rng, split) + _other_sections(others, rng, split)
+    if rng.random() < 0.4:
+        rng.shuffle(sections)
+    if rng.random() < 0.7:
+        parts.append(f"# {title}")
+    if rng.random() < 0.4 + filler / 3:
+        parts.append(rng.choice(lexicon.intros).format(project=title))
+    headed = len(sections) > 1 or rng.random() < 0.5
+    for heading, text in sections:
+        if rng.random() < filler:
+            text = _with_filler(text, lexicon, rng)
+        parts.append(f"## {heading}\n\n{text}" if headed and heading else text)
+        if rng.random() < filler * 0.5:
+            parts.append(rng.choice(lexicon.sections))
+    return "\n\n".join(parts)
+
+
+def _with_filler(text: str, lexicon: Lexicon, rng: random.Random) -> str:
+    sentence = rng.choice(lexicon.fillers)
+    return f"{sentence}\n\n{text}" if rng.random() < 0.5 else f"{text}\n\n{sentence}"
+
+
+def _command_sections(
+    facts: Sequence[Fact], rng: random.Random, split: str
+) -> list[tuple[str, str]]:
+    sections = []
+    rest = list(facts)
+    while rest:
+        size = rng.randint(1, len(rest))
+        group, rest = rest[:size], rest[size:]
+        style = rng.choice(_STYLES[split])
+        sections.append((rng.choice(_HEADINGS[split]), style(group, rng, split)))
+    return sections
+
+
+def _other_sections(facts: Sequence[Fact], rng: random.Random, split: str) -> list[tuple[str, str]]:
+    if not facts:
+        return []
+    lines = [_other_line(fact, rng) for fact in facts]
+    if rng.random() < 0.4:
+        return [("", line) for line in lines]
+    joined = "\n".join(f"- {line}" for line in lines) if rng.random() < 0.6 else " ".join(lines)
+    return [(rng.choice(_NOTES[split]), joined)]
+
+
+def _other_line(fact: Fact, rng: random.Random) -> str:
+    if fact.kind == "literal" and rng.random() < 0.25:
+        return f"{fact.head}: `{fact.value}`"
+    return fact.say

@@ -1,0 +1,161 @@
+"""What a generated skill states: commands, literals, conventions, prohibitions, as facts."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from skillc_compiler.data.commands import command, shapes
+from skillc_compiler.data.lexicon import Intent, Lexicon, Saying
+from skillc_compiler.data.words import Words
+
+
+# How a user turns an infinitive phrase into a request; test frames never occur in training.
+_ASKS = {
+    "train": (
+        "How do I {say}?", "How can I {say}?", "What is the command to {say}?", "I want to {say}.",
+        "I need to {say}.", "{Say}.", "{Say}, please.", "Which command do I use to {say}?",
+        "Could you {say}?", "What do I run to {say}?", "Show me how to {say}.", "We have to {say}.",
+        "how to {say}", "Time to {say}.", "Can you {say} for me?", "I would like to {say} now.",
+        "What should I type to {say}?", "Let us {say}.", "Tell me how we {say} here.",
+    ),
+    "test": (
+        "What lets me {say}?", "My job is to {say}.", "Go ahead and {say}.", "Is there a way to {say}?",
+        "By what means do you {say}?",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One checkable statement: `say` for the document, `ask` for the user, `answer` to expect.
+
+    A command's `say` is an infinitive phrase; every other kind's is a whole sentence.
+    """
+
+    kind: str  # command, literal, apply or never
+    id: str
+    say: str
+    head: str
+    value: str
+    ask: tuple[str, ...]
+    answer: str
+
+
+class FactMaker:
+    """Draws facts with fresh strings from one split's lexicon."""
+
+    def __init__(self, lexicon: Lexicon, rng: random.Random) -> None:
+        self.lexicon = lexicon
+        self.rng = rng
+        self.words = Words(rng, lexicon.nouns, lexicon.tools)
+        self._shapes = shapes(lexicon.split)
+
+    def commands(self, count: int) -> list[Fact]:
+        """`count` commands of different meaning; some come in pairs that differ in one flag."""
+        rng = self.rng
+        intents = rng.sample(self.lexicon.intents, min(count, len(self.lexicon.intents)))
+        # A project runs most of its commands through one or two runners.
+        runners = rng.sample(self._shapes, min(rng.choice((1, 2, 2, 3)), len(self._shapes)))
+        facts: list[Fact] = []
+        for intent in intents:
+            if len(facts) >= count:
+                break
+            text = command(self.words, rng, rng.choice(runners), intent.words, intent.flags)
+            facts.append(self._command(intent, text, "", ""))
+            if self.lexicon.qualifiers and rng.random() < 0.15 and len(facts) < count:
+                facts.append(self._variant(intent, text))
+        return facts
+
+    def _command(self, intent: Intent, text: str, say: str, ask: str) -> Fact:
+        rng = self.rng
+        suffix = f" {say}" if say else ""
+        stated = rng.choice(intent.say)
+        asks = self._asks(intent, stated)
+        return Fact(
+            kind="command",
+            id=intent.id + (f"+{say}" if say else ""),
+            say=stated + suffix,
+            head=rng.choice(intent.head) + suffix,
+            value=text,
+            ask=tuple(f"{each} {ask}" if ask else each for each in asks),
+            answer=text,
+        )
+
+    def _asks(self, intent: Intent, stated: str) -> list[str]:
+        """Five candidates: two indirect questions, two in other words, one in the document's."""
+        rng = self.rng
+        frames = _ASKS["test" if self.lexicon.split == "test" else "train"]
+        asks = [rng.choice(intent.ask) for _ in range(2)]
+        for phrase in (*(rng.choice(intent.say) for _ in range(2)), stated):
+            frame = rng.choice(frames)
+            asks.append(frame.format(say=phrase, Say=phrase[:1].upper() + phrase[1:]))
+        return asks
+
+    def _variant(self, intent: Intent, text: str) -> Fact:
+        qualifier = self.rng.choice(self.lexicon.qualifiers)
+        ask = self.rng.choice(qualifier.ask)
+        return self._command(
+            intent,
+            f"{text} {self.rng.choice(qualifier.flag)}",
+            self.rng.choice(qualifier.say),
+            f"({ask})" if self.rng.random() < 0.5 else ask[:1].upper() + ask[1:] + ".",
+        )
+
+    def literals(self, count: int) -> list[Fact]:
+        """Single values: ports, paths, hosts, variables, names."""
+        facts = []
+        for saying in self.rng.sample(self.lexicon.literals, count):
+            value = self.words.literal(saying.kind)
+            head = self.rng.choice(saying.cell) if saying.cell else saying.id.replace("-", " ")
+            facts.append(self._stated(saying, "literal", value, value, head))
+        return facts
+
+    def prohibitions(self, count: int) -> list[Fact]:
+        """Things that must never be done; the answer names the thing."""
+        facts = []
+        for saying in self.rng.sample(self.lexicon.prohibitions, count):
+            if saying.kind == "command":
+                shape = self.rng.choice(self._shapes)
+                value = command(self.words, self.rng, shape, [self.words.word()], [])
+            else:
+                value = self.words.literal(saying.kind)
+            answer = saying.thing.format(v=value)
+            facts.append(self._stated(saying, "never", value, answer, "Never"))
+        return facts
+
+    def _stated(self, saying: Saying, kind: str, value: str, answer: str, head: str) -> Fact:
+        say = self.rng.choice(saying.say).format(v=value)
+        return Fact(kind, saying.id, say, head, value, saying.ask, answer)
+
+    def conventions(self, count: int) -> list[Fact]:
+        """Naming rules, each with one new input to apply it to."""
+        return [self._convention(s) for s in self.rng.sample(self.lexicon.conventions, count)]
+
+    def _convention(self, saying: Saying) -> Fact:
+        params = {name: self.words.parameter(kind) for name, kind in saying.params}
+        inputs = {name: self.words.parameter(kind) for name, kind in saying.inputs}
+        example = {name: self.words.parameter(kind) for name, kind in saying.inputs}
+        stated = params | {f"ex_{name}": value for name, value in example.items()}
+        stated["ex"] = saying.pattern.format(**params, **example)
+        says = [s for s in saying.say if _fields(s) <= stated.keys()]
+        answer = saying.pattern.format(**params, **inputs)
+        return Fact(
+            kind="apply",
+            id=saying.id,
+            say=self.rng.choice(says).format(**stated),
+            head=saying.id.replace("-", " "),
+            value=answer,
+            ask=tuple(_fill(ask, params | inputs) for ask in saying.ask),
+            answer=answer,
+        )
+
+
+def _fields(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    return template.format(**values)

@@ -1,0 +1,177 @@
+"""The generator of skills with questions: every sample has fresh strings, splits share no wording."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from skillc_compiler.data.document import body
+from skillc_compiler.data.facts import Fact, FactMaker
+from skillc_compiler.data.lexicon import Lexicon, load
+
+UNKNOWN = "I do not know: no skill here covers that."
+"""The answer to everything that no skill in use covers."""
+
+_DECORATIONS = {
+    "train": (
+        "{ask}", "{ask}", "{ask}", "{ask}", "{ask} Just the answer.", "Quick question: {ask}",
+        "{ask} Thanks!", "Please tell me: {ask}", "Hi! {ask}", "{ask} Be brief.", "In this project: {ask}",
+    ),
+    "test": ("{ask}", "{ask}", "{ask} Answer in one line.", "One thing: {ask}", "Hello, {ask}"),
+}  # fmt: skip
+_TOOL_NAMES = ("bash", "bash", "bash", "shell", "run", "terminal", "execute_command", "run_command")
+_TOOL_ARGUMENTS = ("command", "command", "command", "cmd", "script", "input")
+_TOOL_TEXTS = (
+    "Run a shell command.", "Execute a command in the project.", "Runs a command and returns its output.",
+    "Executes a shell command", "Run one command in the terminal.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a user asks of one skill and the literal answer; `tools` are OpenAI tool schemas."""
+
+    kind: str  # command, literal, apply, never, outside or chat
+    ask: str
+    answer: str
+    tools: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def reply(self) -> str:
+        """The assistant's whole text: the answer, or the tool call that runs it."""
+        if self.kind != "command" or not self.tools:
+            return self.answer
+        return tool_call(self.tools[0], self.answer)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated skill in canonical text, with questions about it."""
+
+    name: str
+    text: str
+    questions: tuple[Question, ...]
+    facts: tuple[Fact, ...] = field(default=(), repr=False)
+
+
+def shell_tool(name: str, argument: str, text: str) -> dict[str, Any]:
+    """An OpenAI tool schema with one required string argument."""
+    parameters = {
+        "type": "object",
+        "properties": {argument: {"type": "string"}},
+        "required": [argument],
+    }
+    return {
+        "type": "function",
+        "function": {"name": name, "description": text, "parameters": parameters},
+    }
+
+
+def tool_call(tool: dict[str, Any], command: str) -> str:
+    """The Hermes-style call of a one-argument tool, as the chat template writes it."""
+    function = tool["function"]
+    argument = function["parameters"]["required"][0]
+    arguments = json.dumps({argument: command}, ensure_ascii=False)
+    name = json.dumps(function["name"])
+    return f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large and how distracting the generated documents are."""
+
+    facts: tuple[int, int] = (3, 8)
+    questions: int = 6
+    filler: float = 0.3
+    tools: float = 0.25
+    outside: float = 0.1
+    chat: float = 0.05
+
+
+class Generator:
+    """An endless, seeded stream of samples of one split (train, val, test)."""
+
+    def __init__(self, split: str, seed: int, shape: Shape | None = None) -> None:
+        self.lexicon: Lexicon = load(split)
+        self.rng = random.Random(f"{split}-{seed}")
+        self.shape = shape or Shape()
+        self._maker = FactMaker(self.lexicon, self.rng)
+
+    def __iter__(self) -> Iterator[Sample]:
+        while True:
+            yield self.sample()
+
+    def sample(self) -> Sample:
+        """One skill with `shape.questions` questions."""
+        rng = self.rng
+        facts = self._facts(rng.randint(*self.shape.facts))
+        project = rng.choice(self.lexicon.projects)
+        if rng.random() < 0.5:
+            project = self._maker.words.invented() + rng.choice(("", "", "-") + ("er", "ly"))
+        name = project.strip("-") + (f"-{self._maker.words.word()}" if rng.random() < 0.6 else "")
+        text = self._text(name, project.strip("-"), facts)
+        questions = tuple(self._questions(facts))
+        return Sample(name, text, questions, tuple(facts))
+
+    def _facts(self, count: int) -> list[Fact]:
+        rng = self.rng
+        others = sum(rng.random() < 0.35 for _ in range(count))
+        others = min(others, count - 1)
+        facts = self._maker.commands(count - others)
+        literals = sum(rng.random() < 0.5 for _ in range(others))
+        conventions = sum(rng.random() < 0.6 for _ in range(others - literals))
+        facts += self._maker.literals(literals)
+        facts += self._maker.conventions(conventions)
+        facts += self._maker.prohibitions(others - literals - conventions)
+        return facts
+
+    def _text(self, name: str, project: str, facts: list[Fact]) -> str:
+        rng = self.rng
+        commands = [fact.head.lower() for fact in facts if fact.kind == "command"]
+        area = ", ".join(rng.sample(commands, min(len(commands), rng.randint(1, 3))))
+        description = rng.choice(self.lexicon.descriptions).format(project=project, area=area)
+        title = project.capitalize() if rng.random() < 0.6 else name
+        markdown = body(title, facts, self.lexicon, rng, filler=self.shape.filler)
+        return f"---\nname: {name}\ndescription: {description}\n---\n\n{markdown}\n"
+
+    def _questions(self, facts: list[Fact]) -> Iterator[Question]:
+        rng, shape = self.rng, self.shape
+        tools = (self.tool(),) if rng.random() < shape.tools else ()
+        order = rng.sample(facts, len(facts))
+        covered = {fact.id for fact in facts}
+        for i in range(shape.questions):
+            draw = rng.random()
+            if draw < shape.chat:
+                ask, answer = rng.choice(self.lexicon.chat)
+                yield Question("chat", ask, answer, tools)
+            elif draw < shape.chat + shape.outside:
+                yield Question("outside", self.decorate(self._uncovered(covered)), UNKNOWN, tools)
+            else:
+                fact = order[i % len(order)]
+                ask = self.decorate(rng.choice(fact.ask))
+                yield Question(fact.kind, ask, fact.answer, tools)
+
+    def tool(self) -> dict[str, Any]:
+        """A shell tool under one of its many names."""
+        rng = self.rng
+        return shell_tool(
+            rng.choice(_TOOL_NAMES), rng.choice(_TOOL_ARGUMENTS), rng.choice(_TOOL_TEXTS)
+        )
+
+    def _uncovered(self, covered: set[str]) -> str:
+        """A question that no fact of this skill answers: general, or about another operation."""
+        rng = self.rng
+        if rng.random() < 0.5:
+            return rng.choice(self.lexicon.outside)
+        while True:
+            intent = rng.choice(self.lexicon.intents)
+            if intent.id not in covered:
+                return rng.choice(intent.ask)
+
+    def decorate(self, ask: str) -> str:
+        """The question with a polite or hurried frame around it."""
+        split = "test" if self.lexicon.split == "test" else "train"
+        return self.rng.choice(_DECORATIONS[split]).format(ask=ask)

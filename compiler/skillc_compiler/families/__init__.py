@@ -1,0 +1,1 @@
+"""Compiler families: hypernetworks that turn a skill's text into an adapter."""

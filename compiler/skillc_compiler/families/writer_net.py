@@ -1,0 +1,202 @@
+"""The network of the `writer`: which memories a text leaves, as keys and values of outer products.
+
+At a site (a layer's `down_proj`) every token t of the text proposes one memory:
+
+- key    k_t: the site's input when the base read t, whitened, moved by a learned residual from
+              "how it reads in the document" to "how it will be asked", and normalised;
+- value  v_t: W_v (e(x_{t+1}) - sum_v p(v) e(v)), the direction in which one step of the
+              cross-entropy gradient would push the residual stream, plus a learned residual;
+- gate   g_t in (0, 2).
+
+The site's weight update is dW = sum_t g_t v_t k_t^T (Generative Adapter, arXiv 2411.05877, writes
+hidden-state outer products; fast-weight writes go back to Schmidhuber 1992). It acts on the raw
+input of `down_proj`, so it is a plain LoRA; keys are made orthogonal to the mean input, which
+stands in for the centring that a LoRA cannot do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class WriterConfig:
+    """Sizes of a writer; `hidden`, `inner` and `layers` are the base's."""
+
+    hidden: int
+    inner: int
+    layers: int
+    vocab: int
+    sites: tuple[int, ...]
+    width: int = 256
+    blocks: int = 2
+    heads: int = 8
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"sites": list(self.sites)}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> WriterConfig:
+        """The inverse of `to_dict`."""
+        return WriterConfig(**{**values, "sites": tuple(values["sites"])})
+
+
+@dataclass
+class Reading:
+    """What the base saw while reading a text; S tokens, batch B.
+
+    states: layers + 1 of [B, S, hidden], the residual stream before every layer and after the last.
+    inputs: one [B, S, inner] a site, the inputs of `down_proj`.
+    nexts: [B, S, hidden], the embedding of the token that follows (zero at the end).
+    surprise: [B, S, hidden], that embedding minus its expectation under the base's prediction.
+    nll: [B, S], the negative log-likelihood of the token that follows, in nats.
+    mask: [B, S], true where the token and the one that follows are text.
+    """
+
+    states: Sequence[Tensor]
+    inputs: Sequence[Tensor]
+    nexts: Tensor
+    surprise: Tensor
+    nll: Tensor
+    mask: Tensor
+
+
+def rotary(positions: Tensor, dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [*positions, dim] of rotary embeddings, halves repeated as in Qwen3."""
+    steps = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
+    angles = positions[..., None].float() * (theta**-steps)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of `x` [..., dim] (RoFormer, arXiv 2104.09864; GPT-NeoX halves)."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + turned * sin
+
+
+class ReaderBlock(nn.Module):
+    """A bidirectional transformer block (pre-norm, rotary, GELU)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.norm2 = nn.RMSNorm(width)
+        self.up = nn.Linear(width, 3 * width, bias=False)
+        self.down = nn.Linear(3 * width, width, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class WriterNet(nn.Module):
+    """From a `Reading` to every site's keys [B, S, inner] and values [B, S, hidden]."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, config: WriterConfig) -> None:
+        super().__init__()
+        self.config = config
+        sites, hidden, inner, width = len(config.sites), config.hidden, config.inner, config.width
+        self.register_buffer("mean", torch.zeros(sites, inner))
+        self.register_buffer("spread", torch.ones(sites, inner))
+        self.state_norms = nn.ModuleList(nn.RMSNorm(hidden) for _ in range(config.layers + 1))
+        self.read = nn.Linear(hidden * (config.layers + 2), width, bias=False)
+        self.blocks = nn.ModuleList(
+            ReaderBlock(width, config.heads) for _ in range(config.blocks)
+        )
+        self.norm = nn.RMSNorm(width)
+        self.key = nn.Linear(width, sites * inner, bias=False)
+        self.value = nn.Linear(width, sites * hidden, bias=False)
+        self.gate = nn.Linear(width + 1, sites)
+        self.push = nn.Parameter(torch.eye(hidden).repeat(sites, 1, 1))
+        self.scale = nn.Parameter(torch.full((sites,), 2.0 * inner**-0.5))
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+        nn.init.normal_(self.key.weight, std=0.02)
+        nn.init.normal_(self.value.weight, std=0.005)
+
+    def forward(self, reading: Reading) -> list[tuple[Tensor, Tensor]]:
+        """One (keys, values) pair a site; masked tokens have zero values."""
+        config = self.config
+        features = [
+            norm(h.float()) for norm, h in zip(self.state_norms, reading.states, strict=True)
+        ]
+        x = self.read(torch.cat((*features, reading.nexts), dim=-1))
+        positions = torch.arange(x.shape[1], device=x.device)
+        cos, sin = rotary(positions, config.width // config.heads, 10000.0)
+        for block in self.blocks:
+            x = block(x, reading.mask, cos, sin)
+        z = self.norm(x)
+        keys = self.key(z).unflatten(-1, (len(config.sites), config.inner))
+        values = self.value(z).unflatten(-1, (len(config.sites), config.hidden))
+        gates = 2 * torch.sigmoid(self.gate(torch.cat((z, reading.nll[..., None].to(z.dtype)), -1)))
+        gates = gates * reading.mask[..., None]
+        return [
+            (
+                self._key(site, reading.inputs[site], keys[:, :, site]),
+                self._value(site, reading.surprise, values[:, :, site], gates[..., site]),
+            )
+            for site in range(len(config.sites))
+        ]
+
+    def _key(self, site: int, raw: Tensor, moved: Tensor) -> Tensor:
+        spread = self.spread[site]
+        key = (raw.float() - self.mean[site]) / spread + moved.float() * self.config.inner**0.5
+        centre = F.normalize(self.mean[site] / spread, dim=0)
+        key = key - (key @ centre)[..., None] * centre
+        return F.normalize(key, dim=-1) / spread
+
+    def _value(self, site: int, surprise: Tensor, moved: Tensor, gate: Tensor) -> Tensor:
+        value = surprise @ self.push[site].to(surprise.dtype).T + moved.to(surprise.dtype)
+        return value * (gate * self.scale[site]).to(surprise.dtype)[..., None]
+
+    @torch.no_grad()
+    def observe(self, inputs: Sequence[Tensor], mask: Tensor, momentum: float) -> None:
+        """Move the running mean and spread of the site inputs ([B, S, inner] each) towards these."""
+        for site, seen in enumerate(inputs):
+            rows = seen[mask].float()
+            self.mean[site].lerp_(rows.mean(0), momentum)
+            self.spread[site].lerp_(rows.std(0).clamp_min(1e-3), momentum)
+
+
+def apply_write(inputs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """dW applied to `inputs` [B, T, inner] without forming dW: [B, T, hidden]."""
+    keys, values = keys.to(inputs.dtype), values.to(inputs.dtype)
+    return (inputs @ keys.transpose(1, 2)) @ values
+
+
+def low_rank(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The best rank-`rank` LoRA (A [rank, inner], B [hidden, rank]) of sum_t v_t k_t^T.
+
+    keys [S, inner], values [S, hidden]. QR of both factors, SVD of the small core (Eckart-Young),
+    square roots of the singular values on both sides; missing directions are zero rows.
+    """
+    q_key, r_key = torch.linalg.qr(keys.double().T)
+    q_value, r_value = torch.linalg.qr(values.double().T)
+    left, weight, right = torch.linalg.svd(r_value @ r_key.T, full_matrices=False)
+    kept = min(rank, len(weight))
+    root = weight[:kept].sqrt()
+    a = torch.zeros(rank, keys.shape[1], dtype=torch.float64)
+    b = torch.zeros(values.shape[1], rank, dtype=torch.float64)
+    a[:kept] = root[:, None] * (right[:kept] @ q_key.T)
+    b[:, :kept] = (q_value @ left[:, :kept]) * root
+    return a.float(), b.float()

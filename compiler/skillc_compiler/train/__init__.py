@@ -1,0 +1,1 @@
+"""Training: the embedded base and its compiler, from generated skills."""

@@ -1,0 +1,142 @@
+"""Batches by step number: the same recipe, seed and step give the same batch, so runs resume."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from skillc_compiler.data.generate import UNKNOWN, Generator, Sample, Shape
+from skillc_compiler.train.packing import Batch, Encoder, Item, Weights, make_batch
+from skillc_compiler.train.recipe import DataConfig
+
+
+_GROUP = 4
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a worker needs to make any step's batch."""
+
+    data: DataConfig
+    tokenizer_json: str
+    texts: tuple[str, ...]
+    seed: int
+    split: str = "train"
+    joint: bool = True
+    weights: Weights = Weights()
+
+
+@dataclass
+class Step:
+    """A batch and, a row, the skills whose adapters its questions get."""
+
+    batch: Batch
+    order: list[list[int]]
+
+
+def real_texts(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The texts of JSONL files (plain or .xz) with a `text` key."""
+    texts = []
+    for path in paths:
+        opener = lzma.open if path.suffix == ".xz" else open
+        with opener(path, "rt", encoding="utf-8") as lines:
+            texts += [json.loads(line)["text"] for line in lines]
+    return tuple(texts)
+
+
+@cache
+def _encoder(tokenizer_json: str) -> Encoder:
+    torch.set_num_threads(1)
+    return Encoder(Tokenizer.from_str(tokenizer_json))
+
+
+def make_step(feed: Feed, number: int, size: float) -> Step:
+    """Step `number`'s batch; `size` in [0, 1] grows the documents (the curriculum).
+
+    Steps are made in groups of four whose items are sorted by length, which saves padding; tools
+    are offered in whole steps for the same reason.
+    """
+    data = feed.data
+    group, place = divmod(number, _GROUP)
+    rng = random.Random(f"{feed.seed}/{group}/{size}")
+    low, high = data.facts
+    most = max(low, round(low + (high - low) * size))
+    shape = Shape(
+        (low, most), data.questions, data.filler * size, 0.0, data.outside, data.chat
+    )
+    generator = Generator(feed.split, rng.getrandbits(40), shape)
+    items = [_item(feed, generator, rng, size) for _ in range(data.skills * _GROUP)]
+    items.sort(key=lambda item: len(item.sample.text))
+    turn = rng.sample(range(_GROUP), _GROUP)[place]
+    picked = items[turn * data.skills : (turn + 1) * data.skills]
+    rng = random.Random(f"{feed.seed}/{number}/step")
+    rng.shuffle(picked)
+    if rng.random() < data.tools:
+        picked = [replace(item, sample=_with_tool(item.sample, generator)) for item in picked]
+    batch = make_batch(
+        picked,
+        _encoder(feed.tokenizer_json),
+        feed.weights,
+        rng,
+        max_skill=data.max_skill,
+        in_text=data.in_text,
+    )
+    return Step(batch, _order(picked, rng, feed, size))
+
+
+def _with_tool(sample: Sample, generator: Generator) -> Sample:
+    tool = (generator.tool(),)
+    return replace(sample, questions=tuple(replace(q, tools=tool) for q in sample.questions))
+
+
+def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> Item:
+    data = feed.data
+    if feed.texts and rng.random() < data.real:
+        return Item(_chunk(rng.choice(feed.texts), rng))
+    sample = generator.sample()
+    draw = rng.random()
+    if feed.joint and size >= 1 and draw < data.none + data.wrong:
+        return Item(sample, "none" if draw < data.none else "wrong", UNKNOWN)
+    return Item(sample)
+
+
+def _chunk(text: str, rng: random.Random, size: int = 1200) -> Sample:
+    start = rng.randrange(max(1, len(text) - size // 2))
+    start = 0 if rng.random() < 0.4 else start
+    return Sample("", text[start : start + size], ())
+
+
+def _order(items: Sequence[Item], rng: random.Random, feed: Feed, size: float) -> list[list[int]]:
+    count = len(items)
+    pair = size >= 1 and rng.random() < feed.data.sets
+    order = []
+    for i, item in enumerate(items):
+        other = (i + 1) % count
+        if item.mode == "none":
+            order.append([])
+        elif item.mode == "wrong":
+            order.append([other])
+        else:
+            order.append([i, other] if pair else [i])
+    return order
+
+
+def stream(feed: Feed, start: int, stop: int, sizes: Sequence[float]) -> Iterator[Step]:
+    """Steps `start` to `stop`, made ahead of need in one worker process."""
+    with ProcessPoolExecutor(1) as pool:
+        ahead: list[Future[Step]] = []
+        number = start
+        while number < stop or ahead:
+            while number < stop and len(ahead) < 8:
+                ahead.append(pool.submit(make_step, feed, number, sizes[number]))
+                number += 1
+            yield ahead.pop(0).result()

@@ -1,0 +1,115 @@
+"""Training recipes: one TOML file a size, shipped with the package or given by path."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from skillc_compiler.errors import CompilerError
+from skillc_compiler.families.writer_net import WriterConfig
+from skillc_compiler.train.nano import NanoConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What one step is made of."""
+
+    skills: int
+    facts: tuple[int, int]
+    questions: int
+    in_text: int
+    filler: float
+    tools: float
+    outside: float
+    chat: float
+    max_skill: int
+    none: float
+    wrong: float
+    sets: float
+    real: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps, learning rates and the decaying share of one stage."""
+
+    steps: int
+    lr: float
+    decay: float
+    writer_lr: float = 0.0
+    adapter_weight: float = 1.0
+    text_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up steps, the growth of documents, and the optimiser's constants."""
+
+    warmup: int
+    curriculum: float
+    clip: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run, besides its seed."""
+
+    name: str
+    base: NanoConfig
+    writer: WriterConfig
+    data: DataConfig
+    text: Stage
+    joint: Stage
+    schedule: Schedule
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a shipped recipe by name, or any TOML file by path."""
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise CompilerError(f"no recipe at {path}: give the path of a TOML file")
+        text = path.read_text(encoding="utf-8")
+    else:
+        source = resources.files("skillc_compiler.train") / "recipes" / f"{name}.toml"
+        if not source.is_file():
+            raise CompilerError(f"no recipe named {name!r}: the shipped one is `nano`")
+        text = source.read_text(encoding="utf-8")
+    try:
+        values = tomllib.loads(text)
+        return _recipe(path.stem, values)
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise CompilerError(f"recipe {name}: {error}") from error
+
+
+def _recipe(name: str, values: dict[str, Any]) -> Recipe:
+    base = NanoConfig(**values["base"])
+    writer = WriterConfig(
+        hidden=base.hidden_size,
+        inner=base.intermediate_size,
+        layers=base.num_hidden_layers,
+        vocab=base.vocab_size,
+        **{**values["writer"], "sites": tuple(values["writer"]["sites"])},
+    )
+    data = {**values["data"], "facts": tuple(values["data"]["facts"])}
+    unknown = set(data) - {field.name for field in fields(DataConfig)}
+    if unknown:
+        raise KeyError(f"unknown keys in [data]: {', '.join(sorted(unknown))}")
+    return Recipe(
+        name=name,
+        base=base,
+        writer=writer,
+        data=DataConfig(**data),
+        text=Stage(**values["text"]),
+        joint=Stage(**values["joint"]),
+        schedule=Schedule(**values["schedule"]),
+    )

@@ -1,0 +1,175 @@
+"""The training loop of both stages: resumable, logged as JSONL, paced by a warm-up and a decay."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skillc_compiler.families.writer_net import WriterNet
+from skillc_compiler.train.feed import Feed, Step, stream
+from skillc_compiler.train.nano import Nano
+from skillc_compiler.train.progress import Progress
+from skillc_compiler.train.recipe import Recipe, Schedule, Stage
+from skillc_compiler.train.step import Score, joint_step, score
+
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Run:
+    """A training run's state; everything in it is saved and restored."""
+
+    model: Nano
+    writer: WriterNet | None
+    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    step: int = 0
+
+    def save(self, path: Path, extra: dict[str, Any]) -> None:
+        """Write a checkpoint beside the target, then rename."""
+        state = {
+            "model": self.model.state_dict(),
+            "writer": self.writer.state_dict() if self.writer else None,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            **extra,
+        }
+        draft = path.with_suffix(".tmp")
+        torch.save(state, draft)
+        draft.replace(path)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Load a checkpoint of the same stage."""
+        self.model.load_state_dict(state["model"])
+        if self.writer is not None and state["writer"] is not None:
+            self.writer.load_state_dict(state["writer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+
+
+def optimizers(
+    model: Nano, writer: WriterNet | None, stage: Stage, schedule: Schedule
+) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024; scaled as in Moonlight, arXiv 2502.16982) for matrices, AdamW for the rest."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for module, rate in ((model, stage.lr), (writer, stage.writer_lr)):
+        if module is None or not rate:
+            continue
+        for name, parameter in module.named_parameters():
+            plain = parameter.ndim != 2 or "embed" in name or name.startswith("gate")
+            (others if plain else matrices).append(parameter)
+    decay = schedule.weight_decay
+    return [
+        torch.optim.Muon(matrices, lr=stage.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def pace(step: int, stage: Stage, warmup: int) -> float:
+    """Learning-rate factor: linear warm-up, constant, linear decay to a twentieth."""
+    rise = min(1.0, (step + 1) / warmup)
+    fall = stage.decay * stage.steps
+    left = (stage.steps - step) / fall if fall else 1.0
+    return min(rise, 0.05 + 0.95 * min(1.0, left))
+
+
+@dataclass
+class Averages:
+    """Exponential averages of what is logged."""
+
+    values: dict[str, float] = field(default_factory=dict)
+
+    def add(self, **news: float) -> None:
+        """Mix new values in; the first one counts fully."""
+        for key, value in news.items():
+            old = self.values.get(key, value)
+            self.values[key] = old + 0.05 * (value - old)
+
+    def note(self) -> str:
+        """The averages in one short line."""
+        return " ".join(f"{key} {value:.3f}" for key, value in self.values.items())
+
+
+def _rates(prefix: str, result: Score) -> dict[str, float]:
+    return {
+        f"{prefix}_loss": float(result.loss.detach()),
+        f"{prefix}_entry": result.entry_right / max(result.entry_all, 1),
+        f"{prefix}_later": result.later_right / max(result.later_all, 1),
+    }
+
+
+def _loss(run: Run, step: Step, stage: Stage, momentum: float) -> tuple[Tensor, dict[str, float]]:
+    if run.writer is None:
+        rows = step.batch.read
+        trace = run.model(rows.tokens, rows.positions, rows.mask())
+        result = score(run.model, trace.hidden, rows)
+        return result.loss, _rates("text", result)
+    outcome = joint_step(run.model, run.writer, step.batch, step.order, momentum)
+    loss = stage.text_weight * outcome.text.loss + stage.adapter_weight * outcome.adapter.loss
+    return loss, _rates("text", outcome.text) | _rates("adapter", outcome.adapter)
+
+
+def train(
+    run: Run,
+    feed: Feed,
+    recipe: Recipe,
+    stage: Stage,
+    sizes: list[float],
+    *,
+    out: Path,
+    minutes: float = 0.0,
+    evaluate: Callable[[Run], dict[str, float]] | None = None,
+    evaluate_every: int = 500,
+    save_every: int = 200,
+) -> None:
+    """Run `stage` from `run.step` to its end, or until `minutes` are over; checkpoints in `out`."""
+    name = "joint" if run.writer else "text"
+    if not run.optimizers:
+        run.optimizers = optimizers(run.model, run.writer, stage, recipe.schedule)
+    checkpoint = out / f"{name}.pt"
+    if checkpoint.is_file():
+        run.restore(torch.load(checkpoint, weights_only=True))
+    progress = Progress(name, stage.steps, run.step)
+    averages, tokens, begun = Averages(), 0, time.monotonic()
+    parameters = [p for o in run.optimizers for group in o.param_groups for p in group["params"]]
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        for step in stream(feed, run.step, stage.steps, sizes):
+            factor = pace(run.step, stage, recipe.schedule.warmup)
+            for optimizer in run.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = stage.lr * factor
+            momentum = 0.5 / (1 + run.step / 20) if run.step < stage.steps * 0.7 else 0.0
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, rates = _loss(run, step, stage, momentum)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, recipe.schedule.clip)
+            if torch.isfinite(norm):
+                for optimizer in run.optimizers:
+                    optimizer.step()
+            for optimizer in run.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            run.step += 1
+            tokens += step.batch.read.tokens.numel() + step.batch.ask.tokens.numel()
+            averages.add(**rates)
+            progress.update(run.step, averages.note(), tokens)
+            done = run.step == stage.steps
+            over = bool(minutes) and time.monotonic() - begun > minutes * 60
+            entry: dict[str, Any] = {}
+            if evaluate and (done or over or run.step % evaluate_every == 0):
+                entry = evaluate(run)
+            if entry or run.step % 20 == 0:
+                entry |= {"stage": name, "step": run.step, "lr": stage.lr * factor}
+                log.write(json.dumps(entry | averages.values) + "\n")
+                log.flush()
+            if done or over or run.step % save_every == 0:
+                run.save(checkpoint, {"recipe": recipe.name, "base": asdict(recipe.base)})
+            if over:
+                return
