@@ -106,9 +106,7 @@ class Encoder:
 
     def after_skill(self, question: Question) -> list[int]:
         """From the end of the skill's text to the start of the answer."""
-        tools = self.tools(question)
-        head = self.plain("\n\n") + tools if tools else []
-        return head + self.close + self.user(question)
+        return self.tools(question) + self.close + self.user(question)
 
     def without_skill(self, question: Question) -> list[int]:
         """The whole prompt when no text is given."""
