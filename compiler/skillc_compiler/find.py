@@ -145,18 +145,17 @@ class _Walk:
         linked: deque[_Folder],
     ) -> None:
         skill = folder.skill or (folder.path if has_file else "")
-        links: list[_Folder] = []
-        for name in reversed(entries):
-            entry = entries[name]
+        folders: list[_Folder] = []
+        for name, entry in entries.items():
             link = entry.is_symlink()
             if name in _SKIPPED or (has_file and name in _RESOURCES):
                 continue
             if not link and entry.is_dir(follow_symlinks=False):
                 real = f"{folder.real}/{name}"
-                todo.append(_Folder(entry.path, real, folder.depth + 1, skill))
+                folders.append(_Folder(entry.path, real, folder.depth + 1, skill))
             elif link and not skill and (real := self._target_folder(entry.path)):
-                links.append(_Folder(entry.path, real, folder.depth + 1))
-        linked.extend(reversed(links))
+                linked.append(_Folder(entry.path, real, folder.depth + 1))
+        todo.extend(reversed(folders))
 
     def _is_new(self, file: os.DirEntry[str], folder: _Folder) -> bool:
         """Whether the SKILL.md may be read and is not one that was found already."""

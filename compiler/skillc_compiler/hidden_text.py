@@ -90,12 +90,10 @@ def _selector(text: str, start: int, end: int) -> bool:
 def _zero_width(text: str, start: int, end: int) -> bool:
     """One joiner within an emoji or a joining script, or a break in a script without spaces."""
     before, after = text[start - 1 : start], text[end : end + 1]
-    if end - start > 1 or not before or not after:
+    if end - start > 1 or text[start] not in "\u200b\u200c\u200d":
         return False
     if text[start] == "\u200b":
         return bool(_UNSPACED.match(before) and _UNSPACED.match(after))
-    if text[start] not in "\u200c\u200d":
-        return False
     if _JOINING.match(before):
         return True
     emoji = before == "\ufe0f" or _EMOJI.match(before)

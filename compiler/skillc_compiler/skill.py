@@ -35,7 +35,7 @@ __all__ = [
 
 _DESCRIPTION_LENGTH = 1024
 _KNOWN_KEYS = {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _BREAKS = re.compile("[ \t\n\u2028\u2029]+")
 _STRAYS = 3
 _DELETE = "delete those characters"
@@ -102,6 +102,8 @@ def parse_skill(data: bytes, *, folder: str, path: Path | None = None) -> Skill:
         warnings.append(f"no instructions (line {first + len(lines)}): the body is empty")
     _list_suspects(text, warnings)
     text = canonical_text(name, description, body)
+    for hidden in find_hidden(text):  # Only where Unicode's normal form moved characters together.
+        raise SkillError(f"{where}:{first}: hidden text: {_says(hidden)}; {_DELETE}")
     digest = hashlib.sha256(text.encode()).hexdigest()
     metadata = MappingProxyType(_metadata(front))
     return Skill(name, description, body, text, digest, path, metadata, tuple(warnings))
@@ -131,31 +133,34 @@ def _decode(data: bytes, warnings: list[str]) -> str:
         line = data.count(b"\n", 0, mark + error.start) + 1
         what = f"is not UTF-8 at byte {mark + error.start} (0x{data[mark + error.start]:02x})"
         raise FrontmatterError(line, what, "save the file as UTF-8") from error
-    text = _drop_strays(text, mark, warnings)
-    if "\r" in text:
-        warnings.append("line ends of Windows (line 1): read as LF")
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
     if control := _CONTROLS.search(text):
         line = text.count("\n", 0, control.start()) + 1
         warnings.append(f"control characters (line {line}): read as spaces")
-        text = _CONTROLS.sub(" ", text)
+    text = _drop_unseen(text, mark, warnings)
+    if "\r" in text:
+        warnings.append("line ends of Windows (line 1): read as LF")
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", text)
 
 
-def _drop_strays(text: str, mark: int, warnings: list[str]) -> str:
-    """Refuse hidden text; a few zero-width characters left alone at a line's end are dropped."""
-    strays = [match.start() for match in _STRAY.finditer(text)]
-    for hidden in find_hidden(text):
+def _drop_unseen(text: str, mark: int, warnings: list[str]) -> str:
+    """Refuse hidden text; control characters become spaces, a few strays at line ends go.
+
+    `mark` is the length in bytes of what stood before `text`.
+    """
+    clean = _CONTROLS.sub(" ", text)
+    strays = [match.start() for match in _STRAY.finditer(clean)]
+    for hidden in find_hidden(clean):
         if len(strays) <= _STRAYS and hidden.at in strays:
             continue
         line = text.count("\n", 0, hidden.at) + 1
         byte = mark + len(text[: hidden.at].encode())
         raise FrontmatterError(line, f"hidden text at byte {byte}: {_says(hidden)}", _DELETE)
     if not strays:
-        return text
-    line = text.count("\n", 0, strays[0]) + 1
+        return clean
+    line = clean.count("\n", 0, strays[0]) + 1
     warnings.append(f"zero-width character at a line's end (line {line}): dropped")
-    return _STRAY.sub("", text)
+    return _STRAY.sub("", clean)
 
 
 def _says(hidden: Hidden) -> str:

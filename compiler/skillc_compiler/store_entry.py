@@ -76,12 +76,13 @@ def write_entry(folder: Path, key: str, adapter: Adapter, gguf: bytes) -> Stored
         flush_file(folder / name)
     write_flushed(folder / GGUF_FILE, gguf)
     files = {name: _measure(folder / name) for name in _FILES}
-    record = {
+    record: dict[str, Any] = {
         "adapter": adapter.manifest.to_dict(),
         "files": {name: asdict(file) for name, file in files.items()},
         "format": FORMAT,
         "key": key,
     }
+    record["sha256"] = _seal(record)
     text = json.dumps(record, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
     write_flushed(folder / MANIFEST_FILE, text.encode())
     flush_folder(folder)
@@ -125,6 +126,8 @@ def _read_record(folder: Path, key: str) -> dict[str, Any]:
         raise DamageError(f"{MANIFEST_FILE} is of another version")
     if record.get("key") != key:
         raise DamageError(f"{MANIFEST_FILE} belongs to another entry")
+    if record.pop("sha256", "") != _seal(record):
+        raise DamageError(f"{MANIFEST_FILE} is not what was written")
     files = record.get("files")
     if not isinstance(files, dict) or any(
         not isinstance(files.get(name), dict) or set(files[name]) != {"size", "sha256"}
@@ -132,6 +135,11 @@ def _read_record(folder: Path, key: str) -> dict[str, Any]:
     ):
         raise DamageError(f"{MANIFEST_FILE} does not list its files")
     return record
+
+
+def _seal(record: dict[str, Any]) -> str:
+    """The hash of a manifest's own content, so that a flipped bit in it shows too."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _measure(path: Path) -> _File:
