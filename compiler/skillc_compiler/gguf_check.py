@@ -26,8 +26,10 @@ __all__ = ["CheckedAdapter", "GgufError", "read_header", "validate_adapter"]
 
 MAX_ADAPTER_BYTES = 1 << 30
 MAX_ADAPTER_STRINGS = 4096
-# Finite values beyond these overflow half-precision kernels; trained factors stay below 100.
+# Trained factors stay below 100. F16 kernels also round activations to F16, so that products
+# with larger factors pass 65,504 and turn infinite.
 MAX_WEIGHT = 1e4
+MAX_WEIGHT_F16 = 1e3
 
 _DTYPES = (DType.F32, DType.F16, DType.BF16, DType.Q8_0)
 _KINDS = {
@@ -81,11 +83,15 @@ def _check_entries(header: Header, base: BaseInfo) -> float:
         ("general.type", "adapter"),
         ("adapter.type", "lora"),
         ("general.architecture", base.arch),
-        ("skillc.base_hash", base.hash),
     ):
-        found = header.get(key, Kind.STRING)
-        if found != wanted and (found is not None or not key.startswith("skillc.")):
-            raise GgufError(f"{key} is {found!r}, not {wanted!r}")
+        found = header.need(key, Kind.STRING)
+        if found != wanted:
+            raise GgufError(f"{key} is {found[:40]!r}, not {wanted!r}")
+    made_for = header.get("skillc.base_hash", Kind.STRING)
+    if made_for not in (None, base.hash):
+        raise GgufError(
+            f"made for base {made_for[:12]!r}, not {base.name} ({base.hash[:12]}): build it again"
+        )
     tokens = header.get("adapter.alora.invocation_tokens", Kind.ARRAY)
     if tokens is not None and (
         tokens.item is not Kind.U32 or not all(t < base.vocab_size for t in tokens.numbers())
@@ -143,6 +149,7 @@ def _peaks(info: TensorInfo, data: bytes, axis: int) -> npt.NDArray[np.float32]:
     highest = float(peaks.max())
     if not math.isfinite(highest):
         raise GgufError(f"tensor {info.name} has values that are not finite")
-    if highest > MAX_WEIGHT:
-        raise GgufError(f"tensor {info.name} reaches {highest:g}; the limit is {MAX_WEIGHT:g}")
+    limit = MAX_WEIGHT_F16 if info.dtype is DType.F16 else MAX_WEIGHT
+    if highest > limit:
+        raise GgufError(f"tensor {info.name} reaches {highest:g}; the limit is {limit:g}")
     return peaks

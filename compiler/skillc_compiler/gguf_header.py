@@ -33,6 +33,7 @@ MAX_FIELDS = 256
 MAX_STRING_BYTES = 64 * 1024
 MAX_ITEMS = 1 << 21
 MAX_NAME_BYTES = 63
+MAX_KEY_BYTES = 256
 
 _U32, _U64 = STRUCTS[Kind.U32], STRUCTS[Kind.U64]
 
@@ -112,7 +113,7 @@ class _Cursor:
             )
         fields: dict[str, Field] = {}
         for _ in range(n_fields):
-            key = self.name("header entry", MAX_STRING_BYTES, fields)
+            key = self.name("header entry", MAX_KEY_BYTES, fields)
             fields[key] = self.field(key)
         stubs: dict[str, tuple[tuple[int, ...], int, int]] = {}
         for _ in range(n_tensors):
