@@ -130,6 +130,11 @@ def tensor_values(info: TensorInfo, data: bytes) -> Weights:
         return np.frombuffer(data, kind).reshape(info.shape).astype(np.float32)
     if info.dtype in (DType.I8, DType.I16, DType.I32, DType.I64, DType.F64):
         raise GgufError(f"tensor {info.name} is {info.dtype.name}")
+    if info.dtype is DType.Q8_0:
+        # What served adapters are in: quicker than the general way below, and the same.
+        blocks = np.frombuffer(data, [("scale", "<f2"), ("values", "i1", 32)])
+        scaled = blocks["values"] * blocks["scale"].astype(np.float32)[:, None]
+        return scaled.reshape(info.shape)
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 

@@ -109,3 +109,10 @@ def loaded(llama: Llama, path: Path) -> Iterator[Any]:
         yield handle
     finally:
         llama.free(handle)
+
+
+def quantize(source: Path, target: Path, kind: str) -> None:
+    """Re-encode a base with llama.cpp's own quantiser; `kind` as in "Q4_K_M"."""
+    params: Any = api.llama_model_quantize_default_params()
+    params.ftype = getattr(api, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    assert api.llama_model_quantize(str(source).encode(), str(target).encode(), params) == 0

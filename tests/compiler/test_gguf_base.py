@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.compiler import tiny
+from tests.compiler.llama import quantize
 
 from skillc_compiler import file_hash
 from skillc_compiler.chat import NANO_TEMPLATE
@@ -116,6 +117,22 @@ def test_the_gguf_package_reads_it_too(folder: Path) -> None:
     assert ours == {k: reader.fields[k].contents() for k in ours}
     texts = header.fields["tokenizer.ggml.tokens"].value.strings()
     assert texts == reader.fields["tokenizer.ggml.tokens"].contents()
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound"), [("Q4_0", 0.12), ("Q5_1", 0.05), ("Q8_0", 5e-3), ("Q4_K_M", 0.1)]
+)
+def test_bases_quantised_by_llama_cpp(folder: Path, kind: str, bound: float) -> None:
+    source, target = folder / "wide.gguf", folder / f"{kind}.gguf"
+    tiny.write_base(source, hidden_size=256, intermediate_size=256, num_hidden_layers=1)
+    quantize(source, target, kind)
+    _, before = read_base_weights(source)
+    _, after = read_base_weights(target)
+    assert after.keys() == before.keys()
+    kinds = {info.dtype.name for info in read_header(target).tensors.values()}
+    assert kinds & {kind, kind.removesuffix("_M")}
+    for name, value in after.items():
+        assert np.abs(value - before[name]).max() < bound
 
 
 def test_hash_follows_a_change(folder: Path) -> None:
