@@ -11,6 +11,7 @@ from skillc_compiler.gguf_types import (
     BLOCKS,
     DEFAULT_ALIGNMENT,
     MAGIC,
+    MAX_STRING_BYTES,
     STRUCTS,
     VERSION,
     Array,
@@ -101,6 +102,8 @@ def _encode_q8_0(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], npt
 
 def _string(text: str) -> bytes:
     data = text.encode("utf-8")
+    if len(data) > MAX_STRING_BYTES:
+        raise GgufError(f"a string of {len(data)} bytes; the limit is {MAX_STRING_BYTES}")
     return struct.pack("<Q", len(data)) + data
 
 

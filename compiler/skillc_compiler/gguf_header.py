@@ -17,6 +17,7 @@ from typing import Any
 from skillc_compiler.gguf_types import (
     DEFAULT_ALIGNMENT,
     MAGIC,
+    MAX_STRING_BYTES,
     STRUCTS,
     VERSION,
     Array,
@@ -30,7 +31,6 @@ from skillc_compiler.gguf_types import (
 ALIGNMENT_KEY = "general.alignment"
 MAX_TENSORS = 4096
 MAX_FIELDS = 256
-MAX_STRING_BYTES = 64 * 1024
 MAX_ITEMS = 1 << 21
 MAX_NAME_BYTES = 63
 MAX_KEY_BYTES = 256

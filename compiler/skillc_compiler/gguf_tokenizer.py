@@ -104,7 +104,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
         raise BaseModelError(f"{path}: cannot be read ({error.strerror})") from error
     except GgufError as error:
         raise BaseModelError(f"{path}: {error}") from error
-    return Tokenizer.from_str(json.dumps(description))
+    try:
+        return Tokenizer.from_str(json.dumps(description))
+    except Exception as error:  # the library raises nothing narrower
+        raise BaseModelError(f"{path}: the tokenizer is not usable ({error})") from error
 
 
 def tokenizer_from_header(header: Header) -> dict[str, Any]:

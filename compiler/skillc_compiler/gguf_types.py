@@ -14,6 +14,7 @@ from typing import Any
 MAGIC = b"GGUF"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
+MAX_STRING_BYTES = 64 * 1024
 
 
 class GgufError(ValueError):

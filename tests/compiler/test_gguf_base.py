@@ -240,6 +240,14 @@ def test_what_cannot_be_written_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_string_the_reader_would_refuse_is_not_written(tmp_path: Path) -> None:
+    values = tiny.config()
+    with pytest.raises(BaseModelError, match="65537 bytes"):
+        write_base_gguf(
+            tmp_path / "x.gguf", values, tiny.state(values), tiny.tokenizer_json(), "x" * 65537
+        )
+
+
 def test_unknown_dtype(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="q4_0"):
         tiny.write_base(tmp_path / "x.gguf", "q4_0")

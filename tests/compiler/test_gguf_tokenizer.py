@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,3 +163,15 @@ def test_other_pre_tokenizers_are_not_guessed(path: Path, tmp_path: Path) -> Non
     other.write_bytes(path.read_bytes().replace(b"qwen2", b"gpt-2"))
     with pytest.raises(BaseModelError, match="gpt-2"):
         read_tokenizer(other)
+
+
+def test_merges_outside_the_vocabulary_are_one_line(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    first = read_header(path).fields["tokenizer.ggml.merges"].value.strings()[0].encode()
+    marked = struct.pack("<Q", len(first))
+    start = path.read_bytes().index(b"tokenizer.ggml.merges")
+    data = path.read_bytes()[start:].replace(marked + first, marked + b"~" * len(first), 1)
+    other.write_bytes(path.read_bytes()[:start] + data)
+    with pytest.raises(BaseModelError, match="not usable") as caught:
+        read_tokenizer(other)
+    assert "\n" not in str(caught.value)
