@@ -110,3 +110,9 @@ def test_no_input_crashes_the_reader(data: bytes) -> None:
             assert_stable(parse_skill(whole, folder="demo"))
         except SkillError as error:
             assert str(error).isprintable()
+
+
+def test_hidden_text_that_only_the_normal_form_shows_is_refused() -> None:
+    text = make(body="q\u0301\u064b\u200cx")
+    with pytest.raises(SkillError, match=r"hidden text: .* that say 'U\+200C'; "):
+        skill(text)
