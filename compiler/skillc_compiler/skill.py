@@ -42,7 +42,7 @@ _DELETE = "delete those characters"
 _STRAY = re.compile("[\u200b\u2060\ufeff](?=[ \t]*(?:[\r\n]|$))")
 _LISTED = (
     ("HTML comments", re.compile("<!--")),
-    ("data URIs", re.compile(r"\bdata:[\w.+-]{1,80}/[\w.+-]{1,80}[;,]")),
+    ("data URIs", re.compile(r"data:[\w.+-]{1,80}/[\w.+-]{1,80}[;,]")),
     ("long base64", re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{200,}")),
 )
 

@@ -60,7 +60,10 @@ def choose_name(declared: Value | None, folder: str) -> tuple[str, str]:
         return name, f"no name (line 1): the folder's is used: {name}"
     if len(given) > NAME_LENGTH or not NAME.fullmatch(given):
         name = _slug(given, folder)
-        return name, f"name is not in a-z, 0-9, - (line {declared.line}): read as {name}"
+        return (
+            name,
+            f"name is not lower-case words with hyphens (line {declared.line}): read as {name}",
+        )
     if given != folder:
         detail = f"{given} in {visible(folder)}"
         return given, f"name differs from the folder (line {declared.line}): {detail}"

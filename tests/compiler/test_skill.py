@@ -68,8 +68,8 @@ def test_metadata_keeps_every_other_key() -> None:
     ("text", "warning"),
     [
         (make("other"), "name differs from the folder (line 2): other in demo"),
-        (make("My Demo"), "name is not in a-z, 0-9, - (line 2): read as my-demo"),
-        (make("a--b"), "name is not in a-z, 0-9, - (line 2): read as a-b"),
+        (make("My Demo"), "name is not lower-case words with hyphens (line 2): read as my-demo"),
+        (make("a--b"), "name is not lower-case words with hyphens (line 2): read as a-b"),
         ("---\ndescription: d\n---\nx", "no name (line 1): the folder's is used: demo"),
         ("---\nname:\ndescription: d\n---\nx", "no name (line 1): the folder's is used: demo"),
         (
