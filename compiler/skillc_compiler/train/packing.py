@@ -245,8 +245,12 @@ def make_batch(
             fact = question.kind not in ("chat", "outside") and item.mode != "own"
             reply = encoder.reply(item.unknown if fact else question.reply)
             _add(ask, encoder.without_skill(question), reply, number, 0, weights, 0.0)
-        if item.mode == "own" and recite:
-            _add_recitation(ask, skill, recite, len(item.sample.questions) + 1, weights, rng)
+        if recite:
+            window, loss = _window(skill, recite, weights.skill, rng)
+            number = len(item.sample.questions) + 1
+            read.add(window, loss, number, len(skill))
+            if item.mode == "own":
+                ask.add(window, loss, number, 0)
         read_rows.append(read)
         ask_rows.append(ask)
         lengths.append(len(skill))
@@ -272,10 +276,13 @@ def _add(
     row.add([*prompt, *reply], loss, segment, start)
 
 
-def _add_recitation(
-    row: _Row, skill: Sequence[int], size: int, segment: int, weights: Weights, rng: random.Random
-) -> None:
-    """A window of the skill to continue from memory; its first tokens are only the cue."""
+def _window(
+    skill: Sequence[int], size: int, weight: float, rng: random.Random
+) -> tuple[list[int], list[float]]:
+    """A window of the skill to recite, from the context or from memory, and its loss weights.
+
+    The first tokens are only the cue. Copying from the context is what a base must learn first.
+    """
     begin = rng.randrange(3, max(4, len(skill) - size))
     window = list(skill[begin : begin + size])
-    row.add(window, [0.0] * 8 + [weights.skill] * max(0, len(window) - 8), segment, 0)
+    return window, [0.0] * 8 + [weight] * max(0, len(window) - 8)
