@@ -13,11 +13,12 @@ import numpy.typing as npt
 from skillc_compiler.errors import ServeError
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.context import BATCH, Context, Entry
+from skillc_runtime.events import Answer, FinishReason
 from skillc_runtime.pieces import TextStream
 from skillc_runtime.sampling import Row, Sampler, Sampling, log_softmax
 
 if TYPE_CHECKING:
-    from skillc_runtime.engine import Answer, Engine, FinishReason
+    from skillc_runtime.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,6 @@ class _Slot:
             self.text += self._stream.feed(b"", last=True)
 
     def answer(self) -> Answer:
-        from skillc_runtime.engine import Answer
-
         return Answer(self.text, tuple(self.tokens), self.reason or "stop", len(self.prompt))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from skillc_compiler.errors import AdapterError, ServeError
 from skillc_runtime import batched
 from skillc_runtime.adapters import AdapterCache, AdapterRef, SetKey, set_key
 from skillc_runtime.context import Context, Entry
+from skillc_runtime.events import Answer, Event, Finish, Piece, Started
 from skillc_runtime.llama import Model
 from skillc_runtime.pieces import TextStream
-from skillc_runtime.sampling import Choice, Row, Sampler, Sampling
+from skillc_runtime.sampling import Row, Sampler, Sampling
 
 if TYPE_CHECKING:
     from skillc_compiler.gguf_base import BaseInfo
@@ -30,47 +31,6 @@ DEFAULT_CONTEXT = 8192
 # Prompts are decoded in chunks cut at fixed positions.  A whole chunk left by an earlier request
 # of the same set is then bit for bit what decoding it again would give; other cuts are not.
 CHUNK = 64
-
-FinishReason = Literal["stop", "length", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The set is attached; the prompt's first `cached_tokens` need no decoding."""
-
-    prompt_tokens: int
-    cached_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One generated token and the text that became certain with it (may be empty)."""
-
-    text: str
-    choice: Choice
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The end of an answer and the text that was still held back."""
-
-    reason: FinishReason
-    text: str = ""
-    stopped_by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
-
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: FinishReason
-    prompt_tokens: int
-    cached_tokens: int = 0
-
-
-Event = Started | Piece | Finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Messages to prompt tokens through the base's own chat template.
 
-Text that came from outside never becomes a control token.  The rendered prompt is tokenized in
-one piece, as in training, except where such text spells a control token: there a placeholder
-that nobody can guess stands during rendering, and its text is tokenized as plain text.
+Text that came from outside never becomes a control token: where it spells one, a mark that nobody
+can guess stands during rendering, and its text is tokenized as plain text.  Contents are
+tokenized apart from what the template puts around them, as the embedded base was trained.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 from jinja2 import TemplateError, nodes
@@ -64,76 +64,95 @@ class ChatTemplate:
 
         MessagesError when the template cannot render these messages.
         """
-        placeholders: dict[str, str] = {}
+        marks = Marks(self._guard)
         try:
             text = self._template.render(
-                messages=[self._guard.apply(message, placeholders) for message in messages],
-                tools=[self._guard.apply(tool, placeholders) for tool in tools] or None,
+                messages=[marks.message(message) for message in messages],
+                tools=[marks.value(tool) for tool in tools] or None,
                 add_generation_prompt=True,
                 **self._names,
             )
         except (TemplateError, TypeError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise MessagesError(f"the chat template cannot take this: {reason}") from error
-        return self._tokens(text + continuation, placeholders)
-
-    def _tokens(self, text: str, placeholders: Mapping[str, str]) -> list[int]:
-        if not placeholders:
-            return self._vocab.tokenize(text, special=True)
         tokens: list[int] = []
-        for part in re.split("(" + "|".join(map(re.escape, placeholders)) + ")", text):
-            if part:
-                foreign = placeholders.get(part)
-                tokens += self._vocab.tokenize(foreign or part, special=foreign is None)
+        for part, foreign in marks.split(text + continuation):
+            tokens += self._vocab.tokenize(part, special=not foreign)
         return tokens
 
 
-class Guard:
-    """Normalises text from outside (NFC, whole characters) and hides control-token spellings."""
+class Marks:
+    """The marks of one rendering: around contents, and in place of control-token spellings."""
 
-    def __init__(self, control_texts: Sequence[str]) -> None:
-        spellings = sorted(filter(None, control_texts), key=len, reverse=True)
-        # A beginning at the very end, or an end at the very start, of a string could be completed
-        # by what the template puts next to it.
-        starts = {text[:size] for text in spellings for size in range(2, len(text))}
-        ends = {text[size:] for text in spellings for size in range(1, len(text) - 1)}
-        self._find = re.compile(
-            "|".join(
-                part
-                for part in (
-                    _either(spellings),
-                    rf"(?:{_either(starts)})\Z" if starts else "",
-                    rf"\A(?:{_either(ends)})" if ends else "",
-                )
-                if part
-            )
-            or r"(?!)"
-        )
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._cut = _mark()
+        self._hidden: dict[str, str] = {}
 
-    def apply(self, value: Any, placeholders: dict[str, str], depth: int = 0) -> Any:
-        """`value` with every string in it made safe; fills `placeholders` (mark to text)."""
+    def message(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A message whose content can be told from the template's text after rendering."""
+        safe: dict[str, Any] = self.value(message)
+        if isinstance(content := safe.get("content"), str) and content:
+            safe["content"] = f"{self._cut}{content}{self._cut}"
+        return safe
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """`value` with every string in it normalised and without control-token spellings."""
         if isinstance(value, str):
-            return self._find.sub(lambda hit: _mark(hit[0], placeholders), normalise(value))
+            return self._guard.hide(normalise(value), self._hidden)
         if depth > _MAX_DEPTH:
             raise ValueError(f"nested deeper than {_MAX_DEPTH}")
         if isinstance(value, Mapping):
             return {
-                self.apply(str(key), placeholders): self.apply(inner, placeholders, depth + 1)
-                for key, inner in value.items()
+                self.value(str(key)): self.value(inner, depth + 1) for key, inner in value.items()
             }
         if isinstance(value, (list, tuple)):
-            return [self.apply(inner, placeholders, depth + 1) for inner in value]
+            return [self.value(inner, depth + 1) for inner in value]
         return value
 
+    def split(self, text: str) -> Iterator[tuple[str, bool]]:
+        """The rendered text in parts to tokenize: (text, whether it spells a control token)."""
+        for part in re.split("(" + "|".join([self._cut, *self._hidden]) + ")", text):
+            if part in self._hidden:
+                yield self._hidden[part], True
+            elif part and part != self._cut:
+                yield part, False
 
-def _either(texts: Sequence[str] | set[str]) -> str:
+
+class Guard:
+    """Finds spellings of control tokens in text from outside."""
+
+    def __init__(self, control_texts: Sequence[str]) -> None:
+        spellings = {text for text in control_texts if text}
+        # A beginning at the very end, or an end at the very start, of a string could be completed
+        # by what the template puts next to it.
+        starts = {text[:size] for text in spellings for size in range(2, len(text))}
+        ends = {text[size:] for text in spellings for size in range(1, len(text) - 1)}
+        forms = [
+            _either(spellings),
+            rf"(?:{_either(starts)})\Z" if starts else "",
+            rf"\A(?:{_either(ends)})" if ends else "",
+        ]
+        self._find = re.compile("|".join(filter(None, forms)) or "(?!)")
+
+    def hide(self, text: str, hidden: dict[str, str]) -> str:
+        """`text` with a mark for each spelling; `hidden` gets mark -> spelling."""
+
+        def replace(hit: re.Match[str]) -> str:
+            mark = _mark()
+            hidden[mark] = hit[0]
+            return mark
+
+        return self._find.sub(replace, text)
+
+
+def _either(texts: Set[str]) -> str:
     return "|".join(map(re.escape, sorted(texts, key=len, reverse=True)))
 
 
-def _mark(text: str, placeholders: dict[str, str]) -> str:
-    mark = f"x{secrets.token_hex(16)}x"
-    placeholders[mark] = text
-    return mark
+def _mark() -> str:
+    """A word that no text from outside can contain on purpose."""
+    return f"x{secrets.token_hex(16)}x"
 
 
 def normalise(text: str) -> str:

@@ -1,0 +1,130 @@
+"""The ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from skillc_runtime.api_error import ApiError
+from skillc_runtime.endpoints import Endpoints
+from skillc_runtime.guard import Guard
+from skillc_runtime.registry import Registry
+from skillc_runtime.running import ClientGoneError
+from skillc_runtime.service import Service
+from skillc_runtime.settings import ServeSettings
+from skillc_runtime.worker import Worker
+
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/models",
+    "/v1/skills",
+    "/health",
+    "/metrics",
+)
+
+
+def create_app(
+    worker: Worker,
+    registry: Registry,
+    settings: ServeSettings,
+    on_ready: Callable[[], None] | None = None,
+) -> Starlette:
+    """The server's application; it starts `worker` and closes it.
+
+    `on_ready` is called once the base is loaded and its adapters are verified, or failed to.
+    """
+    service = Service(worker, registry, settings)
+    endpoints = Endpoints(service)
+
+    def load() -> None:
+        worker.loaded.wait()
+        if worker.failure is None:
+            registry.verify()
+            service.verified = True
+        if on_ready is not None:
+            on_ready()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        worker.start()
+        loading = asyncio.ensure_future(asyncio.to_thread(load))
+        try:
+            yield
+        finally:
+            await loading
+            await asyncio.to_thread(worker.close)
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route(PATHS[0], endpoints.chat, methods=["POST"]),
+            Route(PATHS[1], endpoints.completions, methods=["POST"]),
+            Route(PATHS[2], endpoints.models),
+            Route(PATHS[2] + "/{model:path}", endpoints.model),
+            Route(PATHS[3], endpoints.skills),
+            Route(PATHS[4], endpoints.health),
+            Route(PATHS[5], endpoints.metrics),
+        ],
+        middleware=[
+            Middleware(Count, service=service),
+            Middleware(Guard, host=settings.host, hosts=settings.hosts, token=settings.token),
+        ],
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            ClientGoneError: _gone,
+            ClientDisconnect: _gone,
+            Exception: _unexpected,
+        },
+    )
+
+
+class Count:
+    """ASGI middleware that counts requests by path and status."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._metrics = service.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # Only known paths: a client must not be able to make up labels.
+                path = scope["path"] if scope["path"] in PATHS else "other"
+                self._metrics.requests.add(1, path=path, status=str(message["status"]))
+                if message["status"] >= 400:
+                    self._metrics.errors.add(1, code=str(message["status"]))
+            await send(message)
+
+        await self._app(scope, receive, counted)
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body(), error.status, error.headers())
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    problem = ApiError(error.status_code, f"{where}: {error.detail}", code="no_such_endpoint")
+    return JSONResponse(problem.body(), error.status_code, dict(error.headers or {}))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # Starlette raises it again after this answer, and the server's log has the traceback.
+    return JSONResponse(ApiError(500, "internal error", code="internal_error").body(), 500)

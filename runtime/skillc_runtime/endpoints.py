@@ -1,0 +1,199 @@
+"""The HTTP endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from time import perf_counter
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from skillc_compiler.lock import LockedSkill
+from skillc_runtime.answers import CHAT, DONE, PING, TEXT, Format, Writer, event
+from skillc_runtime.api_error import ApiError
+from skillc_runtime.fields import Body, parse_body
+from skillc_runtime.names import SKILLS_HEADER, unknown_model
+from skillc_runtime.reply import Delta
+from skillc_runtime.running import Running, unless_gone
+from skillc_runtime.service import Prepared, Service
+from skillc_runtime.skill_set import ATTACHED_HEADER
+
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events; the job stops when they end, however that happens."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, events: AsyncIterator[str], running: Running, headers: dict[str, str]
+    ) -> None:
+        super().__init__(events, headers=headers)
+        self._running = running
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._running.stop()
+
+
+class Endpoints:
+    """One method an endpoint."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions"""
+        return await self._answer(request, CHAT, self._service.prepare_chat)
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions"""
+        return await self._answer(request, TEXT, self._service.prepare_completion)
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models"""
+        data = await run_in_threadpool(self._models)
+        return JSONResponse({"object": "list", "data": data})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME"""
+        wanted = request.path_params["model"]
+        for model in await run_in_threadpool(self._models):
+            if model["id"] == wanted:
+                return JSONResponse(model)
+        raise unknown_model(wanted, "see /v1/models")
+
+    async def skills(self, request: Request) -> Response:
+        """GET /v1/skills"""
+        return JSONResponse({"object": "list", "data": await run_in_threadpool(self._skills)})
+
+    async def health(self, request: Request) -> Response:
+        """GET /health: 200 only when requests can be answered."""
+        service = self._service
+        problems = await run_in_threadpool(service.registry.problems)
+        status = "degraded" if problems else "ok"
+        if service.worker.failure is not None:
+            status, problems = "failed", {"base": str(service.worker.failure)}
+        elif not service.verified:
+            status = "loading"
+        body = {
+            "status": status,
+            "base": service.registry.name,
+            "skills": len(service.registry.skills()),
+            "problems": problems,
+        }
+        return JSONResponse(body, 200 if status in ("ok", "degraded") else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics"""
+        service, metrics = self._service, self._service.metrics
+        metrics.waiting.set(service.worker.waiting)
+        if service.verified:
+            metrics.adapters_loaded.set(len(service.engine.adapters))
+            metrics.adapter_loads.set(service.engine.adapters.loads)
+        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _answer(
+        self, request: Request, form: Format, prepare: Callable[[Body, str | None], Prepared]
+    ) -> Response:
+        arrived = perf_counter()
+        body = parse_body(await request.body())
+        prepared = await run_in_threadpool(prepare, body, request.headers.get(SKILLS_HEADER))
+        running = Running(self._service, prepared, arrived)
+        headers = {ATTACHED_HEADER: prepared.skills.header() or "none"}
+        running.start()
+        answer = self._streamed if prepared.stream else self._whole
+        try:
+            return await answer(request, Writer(form, running), headers)
+        except BaseException:
+            running.stop()
+            raise
+
+    async def _whole(self, request: Request, writer: Writer, headers: dict[str, str]) -> Response:
+        running = writer.running
+
+        async def finish() -> None:
+            await running.begin()
+            while not running.done:
+                await running.deltas()
+
+        await unless_gone(request.receive, finish)
+        running.stop()
+        return JSONResponse(writer.whole(), headers=headers)
+
+    async def _streamed(
+        self, request: Request, writer: Writer, headers: dict[str, str]
+    ) -> Response:
+        # The status line waits until the skills are attached: an error is then a proper one.
+        deltas = await unless_gone(request.receive, writer.running.begin)
+        return _EventStream(
+            self._events(writer, deltas), writer.running, {**headers, **_STREAM_HEADERS}
+        )
+
+    async def _events(self, writer: Writer, deltas: list[Delta]) -> AsyncIterator[str]:
+        running, patience = writer.running, self._service.settings.ping_seconds
+        try:
+            yield writer.first() + "".join(map(writer.delta, deltas))
+            while not running.done:
+                try:
+                    more = await running.deltas(patience)
+                except asyncio.TimeoutError:
+                    yield PING
+                    continue
+                if more:
+                    yield "".join(map(writer.delta, more))
+            yield writer.last()
+        except ApiError as error:
+            self._service.metrics.errors.add(1, code=error.code or "error")
+            yield event(error.body()) + DONE
+
+    def _models(self) -> list[dict[str, Any]]:
+        registry = self._service.registry
+        created = int(registry.base.path.stat().st_mtime)
+        base = {
+            "id": registry.name,
+            "object": "model",
+            "created": created,
+            "owned_by": "skillc",
+            "context_length": registry.base.context_length,
+        }
+        return [base] + [
+            {
+                "id": f"{registry.name}:{name}",
+                "object": "model",
+                "created": created,
+                "owned_by": "skillc",
+                "parent": registry.name,
+            }
+            for name, locked in sorted(registry.skills().items())
+            if locked.verdict != "off"
+        ]
+
+    def _skills(self) -> list[dict[str, Any]]:
+        problems = self._service.registry.problems()
+        return [
+            self._skill(name, locked, problems.get(name))
+            for name, locked in sorted(self._service.registry.skills().items())
+        ]
+
+    def _skill(self, name: str, locked: LockedSkill, problem: str | None) -> dict[str, Any]:
+        registry = self._service.registry
+        return {
+            "name": name,
+            "model": f"{registry.name}:{name}",
+            "base": registry.name,
+            "verdict": locked.verdict,
+            "source": locked.source,
+            "skill_hash": locked.hash,
+            "adapter_hash": registry.adapter_hash(locked),
+            "key": locked.key,
+            "probe": dict(locked.probe),
+            "problem": problem,
+        }

@@ -1,0 +1,119 @@
+"""Counters and histograms in Prometheus' text format."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Counter:
+    """A number that only grows, one for each combination of labels."""
+
+    kind: ClassVar[str] = "counter"
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self.name = name
+        self.help = help_text
+        self._values: dict[Labels, float] = {}
+        self._turn = threading.Lock()
+
+    def add(self, amount: float = 1, **labels: str) -> None:
+        key = tuple(sorted(labels.items()))
+        with self._turn:
+            self._values[key] = self._values.get(key, 0) + amount
+
+    def lines(self) -> Iterator[str]:
+        with self._turn:
+            values = sorted(self._values.items()) or [((), 0.0)]
+        for labels, value in values:
+            yield f"{self.name}{_braces(labels)} {value:g}"
+
+
+class Gauge(Counter):
+    """A number that is set."""
+
+    kind = "gauge"
+
+    def set(self, value: float, **labels: str) -> None:
+        with self._turn:
+            self._values[tuple(sorted(labels.items()))] = value
+
+
+class Histogram:
+    """How many observations fell below each bound, their sum and count."""
+
+    kind: ClassVar[str] = "histogram"
+
+    def __init__(self, name: str, help_text: str, bounds: Sequence[float]) -> None:
+        self.name = name
+        self.help = help_text
+        self._bounds = tuple(bounds)
+        self._below = [0] * len(self._bounds)
+        self._sum = 0.0
+        self._count = 0
+        self._turn = threading.Lock()
+
+    def observe(self, value: float) -> None:
+        with self._turn:
+            self._sum += value
+            self._count += 1
+            for i, bound in enumerate(self._bounds):
+                self._below[i] += value <= bound
+
+    def lines(self) -> Iterator[str]:
+        with self._turn:
+            below, total, count = list(self._below), self._sum, self._count
+        for bound, number in zip(self._bounds, below, strict=True):
+            yield f'{self.name}_bucket{{le="{bound:g}"}} {number}'
+        yield f'{self.name}_bucket{{le="+Inf"}} {count}'
+        yield f"{self.name}_sum {total:g}"
+        yield f"{self.name}_count {count}"
+
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """All figures of a server."""
+
+    def __init__(self) -> None:
+        self.requests = Counter("skillc_requests_total", "Requests by path and status.")
+        self.errors = Counter("skillc_errors_total", "Answers that are errors, by code.")
+        self.prompt_tokens = Counter("skillc_prompt_tokens_total", "Tokens of all prompts.")
+        self.cached_tokens = Counter(
+            "skillc_cached_tokens_total", "Prompt tokens that needed no decoding."
+        )
+        self.generated_tokens = Counter("skillc_generated_tokens_total", "Tokens generated.")
+        self.finished = Counter("skillc_answers_total", "Answers by finish reason.")
+        self.skill_requests = Counter("skillc_skill_requests_total", "Requests by skill and form.")
+        self.adapter_loads = Gauge("skillc_adapter_loads", "Adapters loaded since the start.")
+        self.adapters_loaded = Gauge("skillc_adapters_loaded", "Adapters in memory.")
+        self.waiting = Gauge("skillc_requests_waiting", "Requests in the queue.")
+        self.ttft = Histogram(
+            "skillc_time_to_first_token_seconds", "From arrival to first token.", _SECONDS
+        )
+        self.duration = Histogram(
+            "skillc_request_duration_seconds", "From arrival to the end of the answer.", _SECONDS
+        )
+
+    def text(self) -> str:
+        """The page that Prometheus reads."""
+        lines: list[str] = []
+        for metric in vars(self).values():
+            lines += (f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}")
+            lines += metric.lines()
+        return "\n".join(lines) + "\n"
+
+
+def _braces(labels: Labels) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{key}="{_escape(value)}"' for key, value in labels)
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,159 @@
+"""Running the server: in the foreground until a signal, or in a thread for a block."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+
+from skillc_compiler.errors import ServeError, SkillcError
+from skillc_runtime.app import create_app
+from skillc_runtime.engine import Engine
+from skillc_runtime.guard import is_loopback
+from skillc_runtime.registry import Registry
+from skillc_runtime.settings import ServeSettings
+from skillc_runtime.worker import Worker
+
+_HEADER_LIMIT = 32 << 10
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server:
+    """A server bound to its port; `run` blocks until `stop`.
+
+    Raises BaseModelError or ServeError when the base cannot be read or the address not be had.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, on_ready: Callable[[str], None] | None = None
+    ) -> None:
+        from skillc_compiler.gguf_base import read_base_info
+
+        if settings.token is None and not is_loopback(settings.host):
+            raise ServeError(f"{settings.host} is open to others: set an API key, or use 127.0.0.1")
+        base = read_base_info(settings.base)
+        self._socket = listen(settings.host, settings.port)
+        self.url = url_of(self._socket)
+        self.worker = Worker(
+            lambda: Engine(
+                base,
+                n_ctx=settings.n_ctx,
+                n_threads=settings.n_threads,
+                max_adapters=settings.max_adapters,
+            ),
+            waiting=settings.max_waiting,
+        )
+        self.registry = Registry(settings.project, base, settings.name)
+        self.ready = threading.Event()
+        self._on_ready = on_ready
+        app = create_app(self.worker, self.registry, settings, self._loaded)
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                h11_max_incomplete_event_size=_HEADER_LIMIT,
+                timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
+            )
+        )
+
+    def run(self) -> None:
+        """Serve until `stop`; ServeError or BaseModelError when the base does not load."""
+        try:
+            self._uvicorn.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+            self.ready.set()
+        if self.worker.failure is not None:
+            raise self.worker.failure
+
+    def stop(self, *, force: bool = False) -> None:
+        """End `run`: open answers get `stop_seconds`, none when forced a second time."""
+        self._uvicorn.force_exit = self._uvicorn.should_exit and force
+        self._uvicorn.should_exit = True
+
+    def _loaded(self) -> None:
+        if self.worker.failure is not None:
+            self.stop()
+            return
+        self.ready.set()
+        if self._on_ready is not None:
+            self._on_ready(self.url)
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its own signal handling, which raises the signal again at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: ServeSettings, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; `on_ready` gets the URL once requests can be answered.
+
+    Raises BaseModelError or ServeError, each one line, when it cannot.
+    """
+    server = Server(settings, on_ready)
+    before = {
+        number: signal.signal(number, lambda *_: server.stop(force=True)) for number in _SIGNALS
+    }
+    try:
+        server.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def running(settings: ServeSettings) -> Iterator[Server]:
+    """A server in a thread of this process for the block, ready when the block begins."""
+    server = Server(settings)
+    thread = threading.Thread(target=_run_quietly, args=(server,), name="skillc-server")
+    thread.start()
+    try:
+        server.ready.wait()
+        if server.worker.failure is not None:
+            raise server.worker.failure
+        if not thread.is_alive():
+            raise ServeError("the server ended before it was ready")
+        yield server
+    finally:
+        server.stop()
+        thread.join()
+
+
+def _run_quietly(server: Server) -> None:
+    with suppress(SkillcError):  # `running` raises it in its caller's thread
+        server.run()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; ServeError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(128)
+    except (OSError, OverflowError) as error:
+        found.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ServeError(
+            f"cannot listen on {host}:{port}: {reason}; choose another port, or 0 for a free one"
+        ) from error
+    return found
+
+
+def url_of(listening: socket.socket) -> str:
+    """The URL, without a path, under which a listening socket is reached."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,202 @@
+"""From a request's JSON to a job for the engine: skills resolved, prompt rendered, limits kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from skillc_compiler.chat import TOOL_CALL_OPEN
+from skillc_runtime.api_error import ApiError, invalid
+from skillc_runtime.engine import Engine
+from skillc_runtime.fields import Body, flag, integer, number, strings, text
+from skillc_runtime.messages import (
+    Message,
+    read_messages,
+    read_tool_choice,
+    read_tools,
+    with_skill_texts,
+)
+from skillc_runtime.metrics import Metrics
+from skillc_runtime.names import Wanted, from_body, from_header
+from skillc_runtime.registry import Registry
+from skillc_runtime.sampling import Sampling
+from skillc_runtime.settings import ServeSettings
+from skillc_runtime.skill_set import SkillSet
+from skillc_runtime.template import ChatTemplate, MessagesError
+from skillc_runtime.worker import Worker
+
+_UNSUPPORTED_FORMATS = "only text answers; json_object and json_schema are not supported"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that can be answered."""
+
+    model: str
+    prompt: tuple[int, ...]
+    skills: SkillSet
+    sampling: Sampling
+    stream: bool
+    include_usage: bool
+    tools: bool = False
+    prefix: str = ""
+
+
+class Service:
+    """What the endpoints share."""
+
+    def __init__(self, worker: Worker, registry: Registry, settings: ServeSettings) -> None:
+        self.worker = worker
+        self.registry = registry
+        self.settings = settings
+        self.metrics = Metrics()
+        self.verified = False
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; ApiError 503 while it is not there."""
+        if self.worker.failure is not None:
+            raise ApiError(503, str(self.worker.failure), code="not_loaded")
+        if not self.worker.loaded.is_set():
+            raise ApiError(503, "the base is still loading", code="loading", retry_after=1)
+        return self.worker.engine
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The base's chat template, if it has one."""
+        source = self.registry.base.chat_template
+        return ChatTemplate(source, self.engine.model.vocab) if source else None
+
+    def prepare_chat(self, body: Body, header: str | None) -> Prepared:
+        """Read a chat request; ApiError with the status that fits."""
+        engine, template = self.engine, self.template
+        if template is None:
+            raise ApiError(400, "this base has no chat template; use /v1/completions")
+        messages = read_messages(body)
+        tools, forced = read_tool_choice(body, read_tools(body))
+        response_format = body.get("response_format") or {}
+        if not isinstance(response_format, dict) or response_format.get("type", "text") != "text":
+            raise invalid("response_format", _UNSUPPORTED_FORMATS)
+        common = self._common(body, header, chat=True)
+        messages = with_skill_texts(messages, common.skills.texts)
+        prefix = forced_prefix(forced)
+        try:
+            prompt = template.render(messages, tools, continuation=prefix)
+            if len(prompt) >= engine.n_ctx:
+                raise self._too_long(template, messages, tools, len(prompt))
+        except MessagesError as error:
+            raise ApiError(400, str(error), code="invalid_messages", param="messages") from error
+        return replace(common, prompt=tuple(prompt), tools=bool(tools), prefix=prefix)
+
+    def prepare_completion(self, body: Body, header: str | None) -> Prepared:
+        """Read a plain completion request: the prompt is used as it is, control tokens included."""
+        engine = self.engine
+        prompt = body.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1:
+            prompt = prompt[0]
+        if not isinstance(prompt, str) or not prompt:
+            raise invalid("prompt", "must be one string")
+        common = self._common(body, header, chat=False)
+        if common.skills.texts:
+            raise ApiError(
+                400,
+                "a skill of this set is served as text: use /v1/chat/completions",
+                code="skill_needs_chat",
+            )
+        tokens = engine.tokenize(prompt.encode("utf-8", "replace").decode(), special=True)
+        if len(tokens) >= engine.n_ctx:
+            raise too_long(len(tokens), engine.n_ctx, history=False)
+        return replace(common, prompt=tuple(tokens))
+
+    def _common(self, body: Body, header: str | None, *, chat: bool) -> Prepared:
+        model = text(body, "model")
+        stream = flag(body, "stream")
+        options = body.get("stream_options") or {}
+        if not isinstance(options, dict):
+            raise invalid("stream_options", "must be an object")
+        return Prepared(
+            model=model,
+            prompt=(),
+            skills=self.registry.resolve(model, asked_skills(body, header)),
+            sampling=self._sampling(body, chat=chat),
+            stream=stream,
+            include_usage=flag(options, "include_usage"),
+        )
+
+    def _sampling(self, body: Body, *, chat: bool) -> Sampling:
+        if (integer(body, "n", 1) or 1) != 1:
+            raise invalid("n", "only one answer a request")
+        most = self.engine.n_ctx
+        asked = integer(body, "max_completion_tokens", 1, most)
+        asked = asked or integer(body, "max_tokens", 1, most)
+        seed = integer(body, "seed", -(1 << 63))
+        logprobs = None
+        if chat and flag(body, "logprobs"):
+            logprobs = integer(body, "top_logprobs", 0, 20) or 0
+        return Sampling(
+            max_tokens=asked or min(most, self.settings.max_tokens),
+            temperature=number(body, "temperature", 0.0, 0.0, 100.0),
+            top_p=number(body, "top_p", 1.0, 0.0, 1.0),
+            top_k=integer(body, "top_k", 0, 1 << 30) or 0,
+            min_p=number(body, "min_p", 0.0, 0.0, 1.0),
+            seed=None if seed is None else seed % (1 << 63),
+            stop=strings(body, "stop", 16),
+            frequency_penalty=number(body, "frequency_penalty", 0.0, -2.0, 2.0),
+            presence_penalty=number(body, "presence_penalty", 0.0, -2.0, 2.0),
+            logit_bias=self._biases(body.get("logit_bias")),
+            logprobs=logprobs,
+        )
+
+    def _biases(self, value: Any) -> dict[int, float]:
+        value = {} if value is None else value
+        if not isinstance(value, dict):
+            raise invalid("logit_bias", "must be an object of token ids")
+        biases: dict[int, float] = {}
+        for key in value:
+            token = int(key) if str(key).isdecimal() else -1
+            if not 0 <= token < self.engine.model.vocab.size:
+                raise invalid("logit_bias", f"{key!r} is no token of this base")
+            biases[token] = number(value, key, 0.0, -100.0, 100.0)
+        return biases
+
+    def _too_long(
+        self,
+        template: ChatTemplate,
+        messages: Sequence[Message],
+        tools: Sequence[Message],
+        size: int,
+    ) -> ApiError:
+        """Agents answer context_length_exceeded by shortening the history and trying again, for
+        ever when it is not the history: say so only when system and tools alone would fit."""
+        n_ctx = self.engine.n_ctx
+        fixed = [message for message in messages if message["role"] == "system"]
+        history = len(messages) - len(fixed) > 1
+        if history:
+            alone = template.render([*fixed, {"role": "user", "content": ""}], tools)
+            history = len(alone) < n_ctx
+        return too_long(size, n_ctx, history=history)
+
+
+def too_long(size: int, n_ctx: int, *, history: bool) -> ApiError:
+    """The 400 for a prompt that does not fit."""
+    line = f"the prompt has {size} tokens; the context has {n_ctx}, and an answer needs room too"
+    code = "context_length_exceeded" if history else "prompt_too_long"
+    return ApiError(400, line, code=code, param="messages" if history else None)
+
+
+def asked_skills(body: Body, header: str | None) -> list[Wanted] | None:
+    """The skills that body or header name, the body first; None: the model name decides."""
+    for field in ("skills", "lora"):
+        if body.get(field) is not None:
+            return from_body(body[field], field)
+    return None if header is None else from_header(header)
+
+
+def forced_prefix(name: str | None) -> str:
+    """What an answer that must be a call begins with; `name` as from `read_tool_choice`."""
+    if name is None:
+        return ""
+    head = f'{TOOL_CALL_OPEN}\n{{"name":'
+    return f'{head} "{name}", "arguments":' if name else head

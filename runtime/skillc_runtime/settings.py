@@ -1,0 +1,34 @@
+"""What `serve` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8191
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Where to listen and what to serve; every field but `base` has a default.
+
+    `base` is the base's GGUF, `name` what clients call it (default: its own name), `project` the
+    folder with skillc.lock (None: no skills).  `port` 0 takes a free one.  `token` is the API key
+    that clients must send; without one only this machine may be listened on.
+    """
+
+    base: Path
+    name: str | None = None
+    project: Path | None = None
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    hosts: tuple[str, ...] = ()  # further names the server may be called by
+    token: str | None = None
+    n_ctx: int | None = None
+    n_threads: int | None = None
+    max_adapters: int = 16
+    max_tokens: int = 1024  # of an answer whose request does not say
+    max_waiting: int = 32
+    ping_seconds: float = 5.0
+    stop_seconds: float = 5.0
