@@ -20,7 +20,9 @@ WIDTH = 92
 
 def render() -> str:
     """The page: the help of `skillc`, of every verb and of its sub-verbs."""
-    root = click.Context(skillc, info_name="skillc", terminal_width=WIDTH)
+    # The environment may set defaults (SKILLC_SERVE_PORT), but not those of this page.
+    settings = {**skillc.context_settings, "auto_envvar_prefix": None}
+    root = click.Context(skillc, info_name="skillc", terminal_width=WIDTH, **settings)
     parts = [INTRO, section(root, level=2)]
     for name in VERBS:
         parts += sections(root, name, level=2)

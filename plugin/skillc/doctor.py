@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from importlib import metadata
 from pathlib import Path
 
 from skillc import __version__
-from skillc.ports import DEFAULT_HOST, DEFAULT_PORT, is_free
 from skillc.project import Project
 from skillc.status import project_status
 from skillc_compiler.bases import find_base
 from skillc_compiler.errors import SkillcError
 from skillc_compiler.families.interface import compiler_identity
+from skillc_runtime.settings import DEFAULT_HOST, DEFAULT_PORT
 
 NEEDED = ("llama-cpp-python", "numpy", "starlette", "uvicorn")
 TO_BUILD = ("torch", "transformers")
@@ -54,8 +55,15 @@ def checks(start: Path) -> Iterator[Check]:
     yield attempt("base", lambda: describe_base(name), needed=True)
     yield attempt("compiler", lambda: compiler_identity(find_base(name))[0])
     taken = f"{DEFAULT_PORT} is taken: use 'skillc serve --port 0'"
-    free = is_free(DEFAULT_HOST, DEFAULT_PORT)
+    free = not is_taken(DEFAULT_HOST, DEFAULT_PORT)
     yield Check("port", f"{DEFAULT_PORT} is free" if free else None, taken)
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether something answers at `host`:`port` just now."""
+    with socket.socket() as sock:
+        sock.settimeout(1.0)
+        return sock.connect_ex((host, port)) == 0
 
 
 def installed(package: str, remedy: str, *, needed: bool = False) -> Check:

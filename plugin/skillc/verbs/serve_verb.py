@@ -1,0 +1,75 @@
+"""`skillc serve`: the base and the built skills over HTTP."""
+
+from __future__ import annotations
+
+import click
+
+from skillc.cli import Start
+from skillc.project import Project
+from skillc.serve import announcement, stale_lines
+from skillc_compiler.bases import find_base
+from skillc_compiler.errors import ProjectError
+from skillc_runtime.settings import DEFAULT_HOST, DEFAULT_PORT, ServeSettings
+
+
+@click.command("serve")
+@click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option("--ctx", type=click.IntRange(64), metavar="N", help="Tokens of context.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the engine.")
+@click.option("--base", "name", metavar="NAME", help="The base, over the project's setting.")
+@click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
+@click.pass_obj
+def command(
+    start: Start,
+    *,
+    host: str,
+    port: int,
+    ctx: int | None,
+    threads: int | None,
+    name: str | None,
+    api_key: str | None,
+) -> int:
+    """Serve the base with the built skills over the OpenAI API.
+
+    Runs until Ctrl-C. A later 'skillc build' is picked up without a restart. With --base it also
+    runs outside a project, without skills.
+    """
+    project = find_project(start, name)
+    base = find_base(name or (project.settings.base if project else ""))
+    for line in stale_lines(project) if project else ():
+        click.echo(f"warning: {line}", err=True)
+    settings = ServeSettings(
+        base=base.gguf,
+        name=base.name,
+        project=project.root if project else None,
+        host=host,
+        port=port,
+        token=api_key,
+        n_ctx=ctx,
+        n_threads=threads,
+    )
+
+    def ready(url: str) -> None:
+        click.echo("\n".join(announcement(url, base.name, project)))
+
+    from skillc_runtime.server import serve
+
+    serve(settings, ready)
+    return 0
+
+
+def find_project(start: Start, base: str | None) -> Project | None:
+    """The project, or None when there is none and a base was named."""
+    try:
+        return Project.find(start.folder)
+    except ProjectError:
+        if base is None:
+            raise
+        return None
