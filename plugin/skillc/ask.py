@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +17,15 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply: its text, the prompt's tokens, and the seconds until the first piece of text."""
+    """A reply: its text, the prompt's tokens, and the seconds until the first piece of text.
+
+    `attached` is what the server says of the skills: how each was served, by name.
+    """
 
     text: str
     prompt_tokens: int
     first_token_s: float
+    attached: Mapping[str, str] = field(default_factory=dict)
 
 
 def ask(
@@ -43,10 +47,13 @@ def ask(
     }
     pieces: list[str] = []
     usage: dict[str, Any] = {}
+    attached: dict[str, str] = {}
     started = time.perf_counter()
     first: float | None = None
     for event in post_events(url, "/v1/chat/completions", body, timeout):
         usage = event.get("usage") or usage
+        for skill in event.get("skillc", {}).get("attached", []):
+            attached[skill["name"]] = skill["as"]
         text = "".join(c.get("delta", {}).get("content") or "" for c in event.get("choices", []))
         if text:
             first = first or time.perf_counter() - started
@@ -54,7 +61,7 @@ def ask(
     if "prompt_tokens" not in usage:
         raise ServeError(f"{url}: the answer of {model} carries no usage")
     spent = time.perf_counter() - started if first is None else first
-    return Answer("".join(pieces), int(usage["prompt_tokens"]), spent)
+    return Answer("".join(pieces), int(usage["prompt_tokens"]), spent, attached)
 
 
 def post_events(

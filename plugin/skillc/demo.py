@@ -43,8 +43,19 @@ class Asked:
     answer: Answer
 
     @property
+    def served_as(self) -> str:
+        """How the server served the skill: "adapter", "text", or "" when nothing was attached."""
+        return self.answer.attached.get(self.question.skill, "")
+
+    @property
     def obeyed(self) -> bool:
-        """Whether the expected string is in the answer, runs of white space aside."""
+        """Whether the expected string is in the answer, runs of white space aside.
+
+        In the arm "adapter" only what an adapter said counts: a skill whose verdict is "text" was
+        answered from its text.
+        """
+        if self.arm == "adapter" and self.served_as != "adapter":
+            return False
         return " ".join(self.question.expect.split()) in " ".join(self.answer.text.split())
 
 
@@ -88,6 +99,7 @@ class DemoReport:
                 "expect": one.question.expect,
                 "arm": one.arm,
                 "answer": one.answer.text,
+                "served_as": one.served_as or None,
                 "obeyed": one.obeyed,
                 "prompt_tokens": one.answer.prompt_tokens,
                 "first_token_ms": round(one.answer.first_token_s * 1000, 1),
@@ -116,6 +128,8 @@ def run_demo(project: Path | None, *, every: bool, say: Say) -> DemoReport:
         say("starting the server")
         with serving(root, Path(scratch) / "serve.log") as url:
             say(f"asking {len(questions)} questions in {len(ARMS)} arms at {url}")
+            # The first request of all pays for what every later one finds done.
+            ask(url, Project.at(root).settings.base, [{"role": "user", "content": "Hello"}])
             asked = tuple(ask_all(url, Project.at(root), questions))
     return DemoReport(asked, build_seconds, time.perf_counter() - started)
 

@@ -44,7 +44,10 @@ def chat_stub(
             for word in answer.split(" "):
                 self.event({"choices": [{"delta": {"content": f"{word} "}}]})
             if usage:
-                self.event({"choices": [], "usage": {"prompt_tokens": 17}})
+                skills = body["model"].split(":")[1:]
+                attached = [{"name": name, "as": "adapter"} for name in skills]
+                used = {"prompt_tokens": 17}
+                self.event({"choices": [], "usage": used, "skillc": {"attached": attached}})
             if finish:
                 self.wfile.write(b"data: [DONE]\n\n")
 

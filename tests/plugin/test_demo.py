@@ -32,6 +32,7 @@ def test_ask_streams_and_counts() -> None:
     (body,) = bodies
     assert (body["model"], body["temperature"], body["stream"]) == ("nano:testing", 0, True)
     assert body["messages"] == USER
+    assert answer.attached == {"testing": "adapter"}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,11 @@ def test_ask_says_what_went_wrong(reply: Any, options: dict[str, bool], problem:
 )
 def test_obeyed(text: str, obeyed: bool) -> None:
     question = Question("testing", "How?", "./tools/graft test --fast")
-    assert Asked(question, "adapter", Answer(text, 1, 0.1)).obeyed is obeyed
+    assert Asked(question, "text", Answer(text, 1, 0.1)).obeyed is obeyed
+    by_adapter = Answer(text, 1, 0.1, {"testing": "adapter"})
+    assert Asked(question, "adapter", by_adapter).obeyed is obeyed
+    for attached in ({}, {"testing": "text"}, {"other": "adapter"}):
+        assert not Asked(question, "adapter", Answer(text, 1, 0.1, attached)).obeyed
 
 
 def test_the_example_is_complete() -> None:

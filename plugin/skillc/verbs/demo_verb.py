@@ -56,7 +56,7 @@ def print_report(report: DemoReport) -> None:
             table.add_row(one.question.skill, Text("asked"), asked, "", "", "", style="dim")
         table.add_row(
             "",
-            one.arm,
+            one.arm if one.served_as in ("", one.arm) else f"{one.arm}, as {one.served_as}",
             Text(" ".join(one.answer.text.split())),
             "yes" if one.obeyed else "no",
             str(one.answer.prompt_tokens),
