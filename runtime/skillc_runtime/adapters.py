@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from skillc_compiler.errors import AdapterError
 from skillc_runtime.llama import LoadedAdapter, Model
+from skillc_runtime.stack import Layer, stack
 
 if TYPE_CHECKING:
     from skillc_compiler.gguf_base import BaseInfo
@@ -38,38 +39,46 @@ def set_key(refs: Iterable[AdapterRef]) -> SetKey:
 
 
 class AdapterCache:
-    """The adapters loaded on one model.  Merely loaded ones slow every switch, so keep few."""
+    """The adapters loaded on one model, sets of several stacked into one.
+
+    Merely loaded ones slow every switch, so keep few.
+    """
 
     def __init__(self, model: Model, base: BaseInfo, capacity: int) -> None:
         self._model = model
         self._base = base
         self._capacity = capacity
-        self._loaded: OrderedDict[str, LoadedAdapter] = OrderedDict()
+        self._loaded: OrderedDict[SetKey, LoadedAdapter] = OrderedDict()
         self._quarantined: set[frozenset[str]] = set()
         self.loads = 0
 
     def __len__(self) -> int:
         return len(self._loaded)
 
-    def get(self, refs: Sequence[AdapterRef]) -> list[tuple[LoadedAdapter, float]]:
-        """The adapters of `refs`, loading what is missing; AdapterError names the refused one."""
-        self._refuse_quarantined(refs)
-        scales: dict[str, float] = {}
-        for ref in refs:
-            if ref.sha256 not in self._loaded:
-                self._loaded[ref.sha256] = self._load(ref)
-            self._loaded.move_to_end(ref.sha256)
-            # llama.cpp counts an adapter named twice once; two deltas of it add up.
-            scales[ref.sha256] = scales.get(ref.sha256, 0.0) + ref.scale
-        return [(self._loaded[sha256], scale) for sha256, scale in scales.items()]
+    def get(self, refs: Sequence[AdapterRef]) -> tuple[LoadedAdapter, float] | None:
+        """What to attach for a set, loaded now if it is not yet; None for the bare base.
 
-    def trim(self, keep: Sequence[AdapterRef] = ()) -> None:
+        Raises AdapterError for bytes that are not what was promised, malformed, or set aside.
+        """
+        self._refuse_quarantined(refs)
+        acting = [ref for ref in refs if ref.scale]
+        if not acting:
+            return None
+        alone = len(acting) == 1
+        # One adapter is loaded once for all its scales; in a stack they are part of the weights.
+        key = ((acting[0].sha256, 1.0),) if alone else set_key(acting)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(acting)
+            self.loads += 1
+        self._loaded.move_to_end(key)
+        return self._loaded[key], acting[0].scale if alone else 1.0
+
+    def trim(self, keep: LoadedAdapter | None) -> None:
         """Free the oldest above capacity; call once only `keep` is attached to a context."""
-        kept = {ref.sha256 for ref in keep}
-        for sha256 in [sha256 for sha256 in self._loaded if sha256 not in kept]:
+        for key in [key for key, loaded in self._loaded.items() if loaded is not keep]:
             if len(self._loaded) <= self._capacity:
                 return
-            self._loaded.pop(sha256).free()
+            self._loaded.pop(key).free()
 
     def quarantine(self, refs: Sequence[AdapterRef]) -> None:
         """Refuse this combination from now on: its logits were not finite."""
@@ -91,17 +100,19 @@ class AdapterCache:
                     "rebuild the skill"
                 )
 
-    def _load(self, ref: AdapterRef) -> LoadedAdapter:
+    def _load(self, refs: Sequence[AdapterRef]) -> LoadedAdapter:
+        layers = [self._read(ref) for ref in refs]
+        data = layers[0].data if len(layers) == 1 else stack(layers, self._base.arch)
+        return LoadedAdapter(self._model, data)
+
+    def _read(self, ref: AdapterRef) -> Layer:
         from skillc_compiler.gguf_check import validate_adapter
 
         data = read_adapter(ref)
         try:
-            validate_adapter(data, self._base)
-            adapter = LoadedAdapter(self._model, data)
+            return Layer(data, validate_adapter(data, self._base), ref.scale)
         except AdapterError as error:
             raise AdapterError(f"{ref.path}: {error}") from error
-        self.loads += 1
-        return adapter
 
 
 def read_adapter(ref: AdapterRef) -> bytes:

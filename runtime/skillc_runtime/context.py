@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skillc_compiler.errors import ServeError
-from skillc_runtime.llama import LOG, LoadedAdapter, Model, adapter_arrays, lib
+from skillc_runtime.llama import LOG, LoadedAdapter, Model, lib
 from skillc_runtime.sampling import Row
 
 BATCH = 512
@@ -57,15 +57,18 @@ class Context:
         self._memory = lib.llama_get_memory(self.handle)
         self._batch = _Batch()
 
-    def attach(self, adapters: Sequence[tuple[LoadedAdapter, float]]) -> None:
-        """Make exactly these adapters act on what is decoded from now on."""
-        handles, scales = adapter_arrays(adapters)
-        count = len(adapters)
-        code = lib.llama_set_adapters_lora(
-            self.handle, handles if count else None, count, scales if count else None
-        )
-        if code:
-            raise ServeError(f"llama.cpp cannot attach {count} adapters: {LOG.last()}")
+    def attach(self, adapter: tuple[LoadedAdapter, float] | None) -> None:
+        """Make this adapter, at this scale, act on what is decoded from now on; None: no adapter.
+
+        One at most: of several the library adds the deltas in no fixed order.
+        """
+        handles, scales, count = None, None, 0
+        if adapter is not None:
+            handles = (lib.llama_adapter_lora_p_ctypes * 1)(adapter[0].handle)
+            scales = (ctypes.c_float * 1)(adapter[1])
+            count = 1
+        if lib.llama_set_adapters_lora(self.handle, handles, count, scales):
+            raise ServeError(f"llama.cpp cannot attach an adapter: {LOG.last()}")
 
     def decode(self, entries: Sequence[Entry]) -> None:
         """Decode at most BATCH tokens; ServeError (and an empty cache) when that fails."""

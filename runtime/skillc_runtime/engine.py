@@ -175,7 +175,7 @@ class Engine:
     def close(self) -> None:
         """Free adapters, context and weights; the engine is of no use afterwards."""
         with self._lock:
-            self.context.attach(())
+            self.context.attach(None)
             self.adapters.close()
             self.context.close()
             self.model.close()
@@ -203,8 +203,9 @@ class Engine:
     def turn(self, adapters: Sequence[AdapterRef], *, keep: bool = False) -> Iterator[None]:
         """The caller's turn with `adapters` attached; `keep` leaves the prefix in the cache."""
         with self._lock:
-            self.context.attach(self.adapters.get(adapters))
-            self.adapters.trim(adapters)
+            attachment = self.adapters.get(adapters)
+            self.context.attach(attachment)
+            self.adapters.trim(attachment[0] if attachment else None)
             if not keep:
                 self._start_empty()
             try:

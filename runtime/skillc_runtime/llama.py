@@ -9,7 +9,6 @@ import ctypes
 import os
 import tempfile
 from collections import deque
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ _TOOL_MARKS = (TOOL_CALL_OPEN.encode(), TOOL_CALL_CLOSE.encode())
 _SPECIAL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
-__all__ = ["LOG", "LoadedAdapter", "Model", "Vocab", "adapter_arrays", "lib"]
+__all__ = ["LOG", "LoadedAdapter", "Model", "Vocab", "lib"]
 
 
 class _Log:
@@ -188,11 +187,3 @@ class _AsPath:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-def adapter_arrays(adapters: Sequence[tuple[LoadedAdapter, float]]) -> tuple[Any, Any]:
-    """The two C arrays (handles, float32 scales) that `llama_set_adapters_lora` reads."""
-    count = len(adapters)
-    handles = (lib.llama_adapter_lora_p_ctypes * count)(*(a.handle for a, _ in adapters))
-    scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))
-    return handles, scales
