@@ -29,15 +29,13 @@ def run_plan(plan: Plan, load: Load, progress: Progress) -> BuildReport:
     compiler, a store or a lock that cannot be written.
     """
     started = time.perf_counter()
-    job = Job(plan, load)
+    job = Job(plan, load, progress)
     if plan.todo:
         plan.project.make_state()
         plan.project.store().sweep()
         progress.begin(len(plan.todo))
     try:
         for step in plan.steps:
-            if step.todo:
-                progress.compiling(step.name)
             job.outcomes.append(job.run(step))
             progress.done(job.outcomes[-1])
         for name in plan.removed:
@@ -99,6 +97,7 @@ class Job:
 
     plan: Plan
     load: Load
+    progress: Progress
     outcomes: list[Outcome] = field(default_factory=list)
     entries: dict[str, LockedSkill] = field(default_factory=dict)
     tools: tuple[Compiler, BaseInfo] | None = None
@@ -115,6 +114,7 @@ class Job:
             return Outcome(step.name, "unchanged", step.source, step.key)
         # Outside the try: without a compiler no skill can be built, and that ends the build.
         self.loaded()
+        self.progress.compiling(step.name)
         started = time.perf_counter()
         try:
             stored = self.publish(step, self.compile(step))

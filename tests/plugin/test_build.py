@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +343,18 @@ def test_no_change_build_imports_neither_torch_nor_numpy(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("\n[]\n"), done.stdout
+
+
+@pytest.mark.slow
+def test_no_change_build_of_50_is_quick(root: Path, run: Run, compiler: FakeCompiler) -> None:
+    for number in range(50):
+        write_skill(root, f"skill-{number:02d}")
+    run("build")
+
+    def once() -> float:
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "skillc", "build"]
+        subprocess.run(command, cwd=root, capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    assert min(once() for _ in range(5)) < 0.25
