@@ -1,0 +1,46 @@
+"""`skillc train` passes its options on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.plugin.project import Run
+
+from skillc.verbs import train_verb
+
+
+@pytest.mark.parametrize("stage", ["base", "compiler"])
+def test_options_reach_the_trainer(
+    stage: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def record(name: str) -> Any:
+        return lambda *args, **options: calls.append((name, args, options))
+
+    trainer = SimpleNamespace(train_base=record("base"), train_compiler=record("compiler"))
+    monkeypatch.setattr(train_verb, "trainer", lambda: trainer)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("{}\n", "utf-8")
+    out = tmp_path / "out"
+    done = run("train", stage, "--out", out, "--minutes", "1.5", "--seed", "3", "--texts", texts)
+    assert done.code == 0, done.err
+    assert calls == [(stage, ("nano", out), {"texts": (texts,), "seed": 3, "minutes": 1.5})]
+
+
+def test_without_torch(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("skillc_compiler.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    done = run("train", "base", "--out", tmp_path / "out")
+    assert done.code == 2
+    assert done.err == ("skillc: error: torch is not installed: pip install 'skillc[compiler]'\n")
+
+
+def test_an_output_folder_is_needed(run: Run) -> None:
+    done = run("train", "base")
+    assert (done.code, "Missing option '--out'" in done.err) == (2, True)
