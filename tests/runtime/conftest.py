@@ -60,10 +60,8 @@ def adapters(base: BaseInfo, tmp_path_factory: pytest.TempPathFactory) -> list[A
     return [write_adapter(folder, base, seed) for seed in range(4)]
 
 
-@pytest.fixture
-def project(base: BaseInfo, tmp_path: Path) -> ProjectFolder:
-    """A project with skills served in every way."""
-    folder = ProjectFolder(tmp_path, base)
+def fill(folder: ProjectFolder) -> ProjectFolder:
+    """Skills served in every way."""
     folder.add("deploy", 1)
     folder.add("style", 2)
     folder.add("notes", 3, "text")
@@ -71,12 +69,16 @@ def project(base: BaseInfo, tmp_path: Path) -> ProjectFolder:
     return folder
 
 
-@pytest.fixture
-def settings(base: BaseInfo, project: ProjectFolder) -> ServeSettings:
+def settings_for(project: ProjectFolder, **changes: Any) -> ServeSettings:
     """A server of the project on a free port."""
-    return ServeSettings(
-        base.path, project=project.root, port=0, n_threads=1, ping_seconds=0.2, stop_seconds=1
-    )
+    values = {"project": project.root, "port": 0, "n_threads": 1, "stop_seconds": 1.0, **changes}
+    return ServeSettings(project.base.path, **values)
+
+
+@pytest.fixture
+def project(base: BaseInfo, tmp_path: Path) -> ProjectFolder:
+    """A project of the test's own."""
+    return fill(ProjectFolder(tmp_path, base))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,15 @@ class Client:
 
 
 @pytest.fixture
-def client(settings: ServeSettings) -> Iterator[Client]:
-    """A client of a running server of the project."""
-    with running(settings) as server:
+def client(project: ProjectFolder) -> Iterator[Client]:
+    """A client of a server of the test's own project."""
+    with running(settings_for(project)) as server:
+        yield Client(server)
+
+
+@pytest.fixture(scope="session")
+def shared(base: BaseInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of one server for all tests that change nothing in its project."""
+    project = fill(ProjectFolder(tmp_path_factory.mktemp("project"), base))
+    with running(settings_for(project)) as server:
         yield Client(server)
