@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tests.compiler import tiny
@@ -16,6 +17,7 @@ from skillc_compiler.bases import Base
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.interface import compiler_identity
 from skillc_compiler.file_hash import file_sha256
+from skillc_compiler.lock import Lock
 from skillc_compiler.skill import Skill
 
 SKILL = """\
@@ -127,3 +129,15 @@ def file_hashes(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
+
+
+def locked(root: Path) -> Lock:
+    """The lock of the project at `root`."""
+    return Lock.load(root / "skillc.lock")
+
+
+def build_json(run: Run, *args: str) -> dict[str, Any]:
+    """What `skillc build --json ARGS` prints."""
+    record = json.loads(run("build", "--json", *args).out)
+    assert isinstance(record, dict)
+    return record
