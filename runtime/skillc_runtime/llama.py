@@ -112,13 +112,14 @@ class Vocab:
         Control tokens add none, except the marks of a tool call, which some bases make control.
         """
         if (known := self._pieces.get(token)) is None:
-            known = self._spelling(token)
+            known = self.spelling(token)
             if self.is_control(token) and known not in _TOOL_MARKS:
                 known = b""
             self._pieces[token] = known
         return known
 
-    def _spelling(self, token: int) -> bytes:
+    def spelling(self, token: int) -> bytes:
+        """The bytes of a token, control tokens included."""
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
@@ -139,7 +140,7 @@ class Vocab:
     def control_texts(self) -> tuple[str, ...]:
         """The spellings that `tokenize(special=True)` turns into control tokens."""
         return tuple(
-            self._spelling(token).decode("utf-8", "replace")
+            self.spelling(token).decode("utf-8", "replace")
             for token in range(self.size)
             if self.is_control(token)
         )
@@ -147,7 +148,10 @@ class Vocab:
     def special(self, name: str) -> str:
         """The spelling of the token `bos` or `eos`, empty when the base has none."""
         token: int = getattr(lib, f"llama_vocab_{name}")(self._handle)
-        return "" if token < 0 else self._spelling(token).decode("utf-8", "replace")
+        # For a base that names none the library makes one up: some ordinary token.
+        if token < 0 or not self.is_control(token):
+            return ""
+        return self.spelling(token).decode("utf-8", "replace")
 
 
 class LoadedAdapter:

@@ -72,7 +72,7 @@ class ChatTemplate:
                 add_generation_prompt=True,
                 **self._names,
             )
-        except (TemplateError, TypeError, ValueError, RecursionError) as error:
+        except Exception as error:  # a template is a program: anything may go wrong in it
             reason = " ".join(str(error).split()) or type(error).__name__
             raise MessagesError(f"the chat template cannot take this: {reason}") from error
         tokens: list[int] = []

@@ -172,9 +172,9 @@ class ToolCallParser:
 
     def _read(self, *, last: bool) -> Iterator[Part]:
         while self._text:
-            before = len(self._text)
+            before = len(self._text), self._call
             yield from self._read_content(last) if self._call is None else self._read_call()
-            if len(self._text) == before:
+            if before == (len(self._text), self._call):
                 break
         if last and self._call is not None:
             end, self._text = self._text, ""
