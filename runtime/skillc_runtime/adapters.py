@@ -118,14 +118,23 @@ class AdapterCache:
 def read_adapter(ref: AdapterRef) -> bytes:
     """The bytes of an adapter file; AdapterError unless they have the hash that was promised."""
     try:
-        # A FIFO must not block; what is looked at is what is then read.
-        number = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise AdapterError(f"{ref.path}: not a regular file; run skillc build")
-            data = file.read(MAX_BYTES + 1)
+        data = _read_regular(ref.path)
     except OSError as error:
         raise AdapterError(f"{ref.path}: {error.strerror}; run skillc build") from error
+    if data is None:
+        raise AdapterError(f"{ref.path}: not a regular file; run skillc build")
     if len(data) > MAX_BYTES or hashlib.sha256(data).hexdigest() != ref.sha256:
         raise AdapterError(f"{ref.path}: not the adapter that was built; run skillc build")
     return data
+
+
+def _read_regular(path: Path) -> bytes | None:
+    # A FIFO must not block, and what is looked at must be what is then read.
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            return None
+        with os.fdopen(number, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES + 1)
+    finally:
+        os.close(number)

@@ -11,7 +11,7 @@ from starlette.types import Receive
 
 from skillc_compiler.errors import AdapterError, ServeError
 from skillc_runtime.api_error import ApiError
-from skillc_runtime.events import Event, Piece, Started
+from skillc_runtime.events import Event, Piece
 from skillc_runtime.registry import unusable
 from skillc_runtime.reply import Delta, Reply
 from skillc_runtime.service import Prepared, Service
@@ -71,10 +71,7 @@ class Running:
 
     async def begin(self) -> list[Delta]:
         """Wait until the skills are attached; ApiError when they cannot be."""
-        while True:
-            event, _ = await self._events.get()
-            if isinstance(event, Started | Failed):
-                return self._take(event)
+        return self._take((await self._events.get())[0])
 
     async def deltas(self, timeout: float | None = None) -> list[Delta]:
         """What the next event adds; asyncio.TimeoutError after `timeout` seconds without one."""

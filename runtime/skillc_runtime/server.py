@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import signal
 import socket
 import threading
@@ -19,6 +21,7 @@ from skillc_runtime.settings import ServeSettings
 from skillc_runtime.worker import Worker
 
 _HEADER_LIMIT = 32 << 10
+_LAST_WORDS = 2  # seconds for answers that were cut short to say so
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -52,6 +55,8 @@ class Server:
         self._on_ready = on_ready
         app = create_app(self.worker, self.registry, settings, self._loaded)
         self._uvicorn = _Uvicorn(
+            self.worker,
+            settings.stop_seconds,
             uvicorn.Config(
                 app,
                 http="h11",
@@ -61,8 +66,8 @@ class Server:
                 access_log=False,
                 server_header=False,
                 h11_max_incomplete_event_size=_HEADER_LIMIT,
-                timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
-            )
+                timeout_graceful_shutdown=math.ceil(settings.stop_seconds) + _LAST_WORDS,
+            ),
         )
 
     def run(self) -> None:
@@ -90,7 +95,16 @@ class Server:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its own signal handling, which raises the signal again at the end."""
+    """uvicorn that ends open answers itself, and leaves signals, which it raises again, to us."""
+
+    def __init__(self, worker: Worker, patience: float, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._worker = worker
+        self._patience = patience
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(self._patience, self._worker.abort)
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

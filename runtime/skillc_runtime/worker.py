@@ -15,7 +15,7 @@ from time import perf_counter
 from skillc_compiler.errors import ServeError, SkillcError
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.engine import Engine
-from skillc_runtime.events import Event
+from skillc_runtime.events import Event, Finish
 from skillc_runtime.sampling import Sampling
 
 log = logging.getLogger("skillc")
@@ -48,11 +48,12 @@ class Worker:
 
     def __init__(self, load: Callable[[], Engine], *, waiting: int = 32) -> None:
         self._load = load
-        self._jobs: queue.Queue[Job | None] = queue.Queue(waiting + 1)
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._most = waiting
         self._thread = threading.Thread(target=self._run, name="skillc-engine", daemon=True)
         self._engine: Engine | None = None
         self._current: Job | None = None
-        self._closing = False
+        self._stopping = False
         self.loaded = threading.Event()
         self.failure: SkillcError | None = None
 
@@ -73,35 +74,25 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job; QueueFullError when too many wait."""
-        if self._closing:
+        """Queue a job; QueueFullError when too many wait.  Call it from one thread only."""
+        if self._stopping:
             raise QueueFullError("the server is stopping")
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full as error:
-            raise QueueFullError(f"{self.waiting} requests wait already") from error
+        if self.waiting >= self._most:
+            raise QueueFullError(f"{self.waiting} requests wait already")
+        self._jobs.put(job)
+
+    def abort(self) -> None:
+        """Cancel the job that runs and those that wait; no new ones are taken."""
+        self._stopping = True
+        if current := self._current:
+            current.cancel.set()
 
     def close(self) -> None:
-        """Cancel what runs and waits, then free the engine."""
-        self._closing = True
-        while True:
-            if current := self._current:
-                current.cancel.set()
-            try:
-                self._jobs.put_nowait(None)
-                break
-            except queue.Full:
-                self._drop_one()
+        """Abort, and free the engine."""
+        self.abort()
+        self._jobs.put(None)
         if self._thread.is_alive():
             self._thread.join()
-
-    def _drop_one(self) -> None:
-        try:
-            job = self._jobs.get_nowait()
-        except queue.Empty:
-            return
-        if job is not None:
-            self._tell(job, Failed(ServeError("the server is stopping")))
 
     def _run(self) -> None:
         try:
@@ -113,10 +104,11 @@ class Worker:
             self.failure = ServeError(f"loading the base failed: {error}")
         self.loaded.set()
         while (job := self._jobs.get()) is not None:
-            self._current = job
-            if self._closing:
-                job.cancel.set()
-            self._answer(job)
+            self._current = job  # before the look at _stopping: abort() sets it, then looks here
+            if self._stopping:
+                self._tell(job, Finish("cancelled"))
+            else:
+                self._answer(job)
             self._current = None
         if self._engine is not None:
             self._engine.close()
