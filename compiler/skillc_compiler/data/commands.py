@@ -9,6 +9,8 @@ from skillc_compiler.data.words import Words
 
 Shape = Callable[[Words, random.Random, str, str], str]
 
+_KUBE = ("rollout restart", "logs", "apply -f", "delete job")
+
 # name is a script, target or task; flags is "" or begins with a space.
 _TRAIN: dict[str, Shape] = {
     "make": lambda w, r, name, flags: f"make {name}{_assign(w, r)}",
@@ -30,9 +32,13 @@ _TRAIN: dict[str, Shape] = {
     "cargo": lambda w, r, name, flags: f"cargo xtask {name}{flags}",
     "go": lambda w, r, name, flags: f"go run ./cmd/{name}{flags}",
     "compose": lambda w, r, name, flags: f"docker compose -f {w.file()} run {name}",
-    "kubectl": lambda w, r, name, flags: f"kubectl --context {w.word()} {r.choice(('rollout restart', 'logs', 'apply -f', 'delete job'))} {name}",
-    "terraform": lambda w, r, name, flags: f"terraform -chdir={w.directory()} {r.choice(('plan', 'apply'))} -var {name}={w.word()}",
-    "pytest": lambda w, r, name, flags: f"pytest {w.directory()} -m {name.replace('-', '_')}{flags}",
+    "kubectl": lambda w, r, name, flags: f"kubectl --context {w.word()} {r.choice(_KUBE)} {name}",
+    "terraform": lambda w, r, name, flags: (
+        f"terraform -chdir={w.directory()} {r.choice(('plan', 'apply'))} -var {name}={w.word()}"
+    ),
+    "pytest": lambda w, r, name, flags: (
+        f"pytest {w.directory()} -m {name.replace('-', '_')}{flags}"
+    ),
     "mix": lambda w, r, name, flags: f"mix {w.word()}.{name.replace('-', '_')}{flags}",
     "gradle": lambda w, r, name, flags: f"./gradlew :{w.word()}:{name}{flags}",
     "rake": lambda w, r, name, flags: f"bundle exec rake {w.word()}:{name}",
@@ -79,7 +85,9 @@ def _name(words: Words, rng: random.Random, stems: Sequence[str]) -> str:
     stem = rng.choice(list(stems))
     if rng.random() < 0.35:
         return stem
-    return rng.choice((f"{stem}-{words.word()}", f"{words.word()}-{stem}", f"{stem}_{words.word()}"))
+    return rng.choice(
+        (f"{stem}-{words.word()}", f"{words.word()}-{stem}", f"{stem}_{words.word()}")
+    )
 
 
 def _flags(words: Words, rng: random.Random, flags: Sequence[str]) -> str:

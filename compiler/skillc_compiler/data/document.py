@@ -156,9 +156,8 @@ def body(
         parts.append(rng.choice(lexicon.intros).format(project=title))
     headed = len(sections) > 1 or rng.random() < 0.5
     for heading, text in sections:
-        if rng.random() < filler:
-            text = _with_filler(text, lexicon, rng)
-        parts.append(f"## {heading}\n\n{text}" if headed and heading else text)
+        filled = _with_filler(text, lexicon, rng) if rng.random() < filler else text
+        parts.append(f"## {heading}\n\n{filled}" if headed and heading else filled)
         if rng.random() < filler * 0.5:
             parts.append(rng.choice(lexicon.sections))
     return "\n\n".join(parts)

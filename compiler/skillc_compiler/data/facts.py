@@ -11,7 +11,6 @@ from skillc_compiler.data.commands import command, shapes
 from skillc_compiler.data.lexicon import Intent, Lexicon, Saying
 from skillc_compiler.data.words import Words
 
-
 # How a user turns an infinitive phrase into a request; test frames never occur in training.
 _ASKS = {
     "train": (
@@ -22,7 +21,8 @@ _ASKS = {
         "What should I type to {say}?", "Let us {say}.", "Tell me how we {say} here.",
     ),
     "test": (
-        "What lets me {say}?", "My job is to {say}.", "Go ahead and {say}.", "Is there a way to {say}?",
+        "What lets me {say}?", "My job is to {say}.", "Go ahead and {say}.",
+        "Is there a way to {say}?",
         "By what means do you {say}?",
     ),
 }  # fmt: skip

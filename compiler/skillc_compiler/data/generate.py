@@ -1,4 +1,4 @@
-"""The generator of skills with questions: every sample has fresh strings, splits share no wording."""
+"""The generator of skills with questions: fresh strings in every sample, no wording shared."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ UNKNOWN = "I do not know: no skill here covers that."
 _DECORATIONS = {
     "train": (
         "{ask}", "{ask}", "{ask}", "{ask}", "{ask} Just the answer.", "Quick question: {ask}",
-        "{ask} Thanks!", "Please tell me: {ask}", "Hi! {ask}", "{ask} Be brief.", "In this project: {ask}",
+        "{ask} Thanks!", "Please tell me: {ask}", "Hi! {ask}", "{ask} Be brief.",
+        "In this project: {ask}",
     ),
     "test": ("{ask}", "{ask}", "{ask} Answer in one line.", "One thing: {ask}", "Hello, {ask}"),
 }  # fmt: skip
 _TOOL_NAMES = ("bash", "bash", "bash", "shell", "run", "terminal", "execute_command", "run_command")
 _TOOL_ARGUMENTS = ("command", "command", "command", "cmd", "script", "input")
 _TOOL_TEXTS = (
-    "Run a shell command.", "Execute a command in the project.", "Runs a command and returns its output.",
+    "Run a shell command.", "Execute a command in the project.",
+    "Runs a command and returns its output.",
     "Executes a shell command", "Run one command in the terminal.",
 )  # fmt: skip
 
@@ -110,7 +112,7 @@ class Generator:
         facts = self._facts(rng.randint(*self.shape.facts))
         project = rng.choice(self.lexicon.projects)
         if rng.random() < 0.5:
-            project = self._maker.words.invented() + rng.choice(("", "", "-") + ("er", "ly"))
+            project = self._maker.words.invented() + rng.choice(("", "", "-", "er", "ly"))
         name = project.strip("-") + (f"-{self._maker.words.word()}" if rng.random() < 0.6 else "")
         text = self._text(name, project.strip("-"), facts)
         questions = tuple(self._questions(facts))

@@ -15,8 +15,10 @@ SPLITS = ("train", "val", "test")
 _HELD_SAY = (1, 2)
 # Intents of the second file that mean what one of the first file means.
 _TWINS = frozenset(
-    "dependency-audit sbom-generate image-build publish-package secret-scan db-seed logs-tail"
-    " cpu-profile-remote cleanup-branches notebook-start".split()
+    (
+        "dependency-audit sbom-generate image-build publish-package secret-scan db-seed logs-tail"
+        " cpu-profile-remote cleanup-branches notebook-start"
+    ).split()
 )
 _HELD_ASK = (1, 2)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-_ONSETS = "b br c ch cl d dr f fl g gl gr h j k l m n p pl pr qu r s sh sk sl sp st t th tr v w z".split()
+_ONSETS = (
+    "b br c ch cl d dr f fl g gl gr h j k l m n p pl pr qu r s sh sk sl sp st t th tr v w z"
+).split()
 _VOWELS = "a e i o u ai ea ee oa oo ou".split()
 _CODAS = "b ck d ft g k l lk ll m mp n nd ng nk p r rd rk rn s sk st t th x".split()
-EXTENSIONS = "py ts js go rs toml yaml json sql md txt cfg ini csv lock proto sh ex kt swift".split()
+EXTENSIONS = (
+    "py ts js go rs toml yaml json sql md txt cfg ini csv lock proto sh ex kt swift".split()
+)
 
 
 class Words:
@@ -87,7 +91,7 @@ class Words:
 
     def literal(self, kind: str) -> str:
         """A fresh value of a literal's kind (port, path, env, ...); unknown kinds give a word."""
-        make = {
+        make: dict[str, Callable[[], str]] = {
             "port": lambda: self.number(1024, 65535),
             "path": lambda: self.directory() if self._rng.random() < 0.5 else self.file(),
             "file": self.file,
@@ -95,7 +99,9 @@ class Words:
             "env": lambda: self.joined("_").upper(),
             "host": self.host,
             "url": lambda: f"https://{self.host()}/{self.word()}",
-            "branch": lambda: f"{self.word()}/{self.word()}" if self._rng.random() < 0.5 else self.joined("-"),
+            "branch": lambda: (
+                f"{self.word()}/{self.word()}" if self._rng.random() < 0.5 else self.joined("-")
+            ),
             "user": lambda: self.joined(self._rng.choice("-_."), 1, 2),
             "channel": lambda: "#" + self.joined("-"),
             "table": lambda: self.joined("_"),
@@ -111,12 +117,12 @@ class Words:
             "flagname": lambda: self.joined(self._rng.choice("-_.")),
             "flag": lambda: "--" + self.joined("-", 1, 2),
             "fixed": self.word,
-        }.get(kind, self.word)
-        return make()
+        }
+        return make.get(kind, self.word)()
 
     def parameter(self, kind: str) -> str:
         """A fresh value of a convention's parameter or input kind."""
-        make = {
+        make: dict[str, Callable[[], str]] = {
             "Word": lambda: self.word().capitalize(),
             "WORD": self.upper,
             "num": self.number,
@@ -128,5 +134,5 @@ class Words:
             "dir": self.directory,
             "version": self.version,
             "Camel": lambda: "".join(self.word().capitalize() for _ in range(2)),
-        }.get(kind, self.word)
-        return make()
+        }
+        return make.get(kind, self.word)()

@@ -36,7 +36,12 @@ class Writer:
     """Compiles skills for one base; load it with `load_compiler`."""
 
     def __init__(
-        self, base: Base, model: Any, tokenizer: Tokenizer, net: WriterNet, identity: tuple[str, str]
+        self,
+        base: Base,
+        model: Any,
+        tokenizer: Tokenizer,
+        net: WriterNet,
+        identity: tuple[str, str],
     ) -> None:
         self.id, self.hash = identity
         self.base = base
@@ -75,7 +80,9 @@ class Writer:
             }
             probe = self._probe(skill.text, pairs)
         if not all(torch.isfinite(a).all() and torch.isfinite(b).all() for a, b in pairs.values()):
-            raise CompilerError(f"skill {skill.name!r}: the adapter is not finite; report this text")
+            raise CompilerError(
+                f"skill {skill.name!r}: the adapter is not finite; report this text"
+            )
         return Adapter(
             {name: LoraPair(a.numpy(), b.numpy()) for name, (a, b) in pairs.items()},
             float(rank),

@@ -103,7 +103,8 @@ class ReaderBlock(nn.Module):
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return out
 
 
 class WriterNet(nn.Module):
@@ -120,9 +121,7 @@ class WriterNet(nn.Module):
         self.register_buffer("spread", torch.ones(sites, inner))
         self.state_norms = nn.ModuleList(nn.RMSNorm(hidden) for _ in range(config.layers + 1))
         self.read = nn.Linear(hidden * (config.layers + 2), width, bias=False)
-        self.blocks = nn.ModuleList(
-            ReaderBlock(width, config.heads) for _ in range(config.blocks)
-        )
+        self.blocks = nn.ModuleList(ReaderBlock(width, config.heads) for _ in range(config.blocks))
         self.norm = nn.RMSNorm(width)
         self.key = nn.Linear(width, sites * inner, bias=False)
         self.value = nn.Linear(width, sites * hidden, bias=False)
@@ -171,7 +170,7 @@ class WriterNet(nn.Module):
 
     @torch.no_grad()
     def observe(self, inputs: Sequence[Tensor], mask: Tensor, momentum: float) -> None:
-        """Move the running mean and spread of the site inputs ([B, S, inner] each) towards these."""
+        """Move the running mean and spread of the sites' inputs towards these [B, S, inner]."""
         for site, seen in enumerate(inputs):
             rows = seen[mask].float()
             self.mean[site].lerp_(rows.mean(0), momentum)

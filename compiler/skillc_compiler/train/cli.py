@@ -6,6 +6,7 @@ import ctypes
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,8 +32,12 @@ def train_base(
     _prepare(out, seed)
     real = real_texts(texts)
     tokenizer = _tokenizer(recipe, out, real, seed)
-    feed = Feed(recipe.data, tokenizer.to_str(), real, seed, joint=False)
+    feed = Feed(recipe.data, tokenizer.to_str(), real, seed, stage="copy")
     run = Run(Nano(recipe.base), None)
+    sizes = [step / recipe.copy.steps for step in range(recipe.copy.steps)]
+    train(run, feed, recipe, recipe.copy, sizes, out=out, minutes=minutes)
+    feed = replace(feed, stage="text")
+    run = Run(run.model, None)
     grow = max(1, round(recipe.schedule.curriculum * recipe.text.steps))
     sizes = [min(1.0, (step + 1) / grow) for step in range(recipe.text.steps)]
     train(
@@ -80,7 +85,7 @@ def _tokenizer(recipe: Recipe, out: Path, real: Sequence[str], seed: int) -> Tok
 
 
 def _validation(feed: Feed):  # type: ignore[no-untyped-def]
-    data = Feed(feed.data, feed.tokenizer_json, (), 777, "val", joint=False)
+    data = Feed(feed.data, feed.tokenizer_json, (), 777, "val", stage="text")
 
     def evaluate(run: Run) -> dict[str, float]:
         """Token accuracies on validation wording: answers' first tokens (entry) and later ones."""
@@ -90,12 +95,23 @@ def _validation(feed: Feed):  # type: ignore[no-untyped-def]
             for step in steps:
                 rows = step.batch.read
                 if run.writer is None:
-                    results = {"text": score(run.model, run.model(rows.tokens, rows.positions, rows.mask()).hidden, rows)}
+                    results = {
+                        "text": score(
+                            run.model,
+                            run.model(rows.tokens, rows.positions, rows.mask()).hidden,
+                            rows,
+                        )
+                    }
                 else:
                     outcome = joint_step(run.model, run.writer, step.batch, step.order, 0.0)
                     results = {"text": outcome.text, "adapter": outcome.adapter}
                 for arm, result in results.items():
-                    counts = (result.entry_right, result.entry_all, result.later_right, result.later_all)
+                    counts = (
+                        result.entry_right,
+                        result.entry_all,
+                        result.later_right,
+                        result.later_all,
+                    )
                     totals[arm] = [a + b for a, b in zip(totals[arm], counts, strict=True)]
         found = {}
         for arm, (right, every, later, later_all) in totals.items():

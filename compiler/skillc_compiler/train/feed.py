@@ -7,7 +7,7 @@ import lzma
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +15,8 @@ import torch
 from tokenizers import Tokenizer
 
 from skillc_compiler.data.generate import UNKNOWN, Generator, Sample, Shape
-from skillc_compiler.train.packing import Batch, Encoder, Item, Weights, make_batch
+from skillc_compiler.train.packing import Batch, Encoder, Item, Weights, make_batch, make_copy_batch
 from skillc_compiler.train.recipe import DataConfig
-
 
 _GROUP = 4
 
@@ -31,8 +30,8 @@ class Feed:
     texts: tuple[str, ...]
     seed: int
     split: str = "train"
-    joint: bool = True
-    weights: Weights = Weights()
+    stage: str = "joint"  # copy, text or joint
+    weights: Weights = field(default_factory=Weights)
 
 
 @dataclass
@@ -60,19 +59,19 @@ def _encoder(tokenizer_json: str) -> Encoder:
 
 
 def make_step(feed: Feed, number: int, size: float) -> Step:
-    """Step `number`'s batch; `size` in [0, 1] grows the documents (the curriculum).
+    """Step `number`'s batch; `size` in [0, 1] grows windows and documents (the curriculum).
 
     Steps are made in groups of four whose items are sorted by length, which saves padding; tools
     are offered in whole steps for the same reason.
     """
     data = feed.data
+    if feed.stage == "copy":
+        return _copy_step(feed, number, size)
     group, place = divmod(number, _GROUP)
     rng = random.Random(f"{feed.seed}/{group}/{size}")
     low, high = data.facts
     most = max(low, round(low + (high - low) * size))
-    shape = Shape(
-        (low, most), data.questions, data.filler * size, 0.0, data.outside, data.chat
-    )
+    shape = Shape((low, most), data.questions, data.filler * size, 0.0, data.outside, data.chat)
     generator = Generator(feed.split, rng.getrandbits(40), shape)
     items = [_item(feed, generator, rng, size) for _ in range(data.skills * _GROUP)]
     items.sort(key=lambda item: len(item.sample.text))
@@ -93,6 +92,14 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     return Step(batch, _order(picked, rng, feed, size))
 
 
+def _copy_step(feed: Feed, number: int, size: float) -> Step:
+    rng = random.Random(f"{feed.seed}/{number}/copy")
+    generator = Generator(feed.split, rng.getrandbits(40))
+    texts = [generator.sample().text for _ in range(32)]
+    width = round(16 + 112 * size)
+    return Step(make_copy_batch(texts, width, _encoder(feed.tokenizer_json), rng), [])
+
+
 def _with_tool(sample: Sample, generator: Generator) -> Sample:
     tool = (generator.tool(),)
     return replace(sample, questions=tuple(replace(q, tools=tool) for q in sample.questions))
@@ -104,7 +111,7 @@ def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> 
         return Item(_chunk(rng.choice(feed.texts), rng))
     sample = generator.sample()
     draw = rng.random()
-    if feed.joint and size >= 1 and draw < data.none + data.wrong:
+    if feed.stage == "joint" and size >= 1 and draw < data.none + data.wrong:
         return Item(sample, "none" if draw < data.none else "wrong", UNKNOWN)
     return Item(sample)
 
@@ -118,7 +125,7 @@ def _chunk(text: str, rng: random.Random, size: int = 1200) -> Sample:
 def _order(items: Sequence[Item], rng: random.Random, feed: Feed, size: float) -> list[list[int]]:
     count = len(items)
     pair = size >= 1 and rng.random() < feed.data.sets
-    order = []
+    order: list[list[int]] = []
     for i, item in enumerate(items):
         other = (i + 1) % count
         if item.mode == "none":

@@ -30,6 +30,7 @@ class Weights:
     """Loss weights of the parts of a row."""
 
     skill: float = 0.25
+    copy: float = 0.8
     prompt: float = 0.1
     answer: float = 1.0
     entry: float = 3.0
@@ -80,7 +81,8 @@ class Encoder:
         self.open_assistant = [self.start, *self.plain("assistant\n")]
         self.close = [self.end, *self.newline]
         self._calls = {
-            tag: self._special(tag) for tag in ("<tool_call>", "</tool_call>", "<tools>", "</tools>")
+            tag: self._special(tag)
+            for tag in ("<tool_call>", "</tool_call>", "<tools>", "</tools>")
         }
 
     def _special(self, token: str) -> int:
@@ -206,7 +208,8 @@ def pack(rows: Sequence[_Row], pad: int, block: int = 0) -> Rows:
         segments[i, :size], labels[i, :size] = row.segments, row.labels
         weights[i, :size] = row.weights
     arrays = (tokens, positions, segments, labels, weights)
-    return Rows(*(torch.from_numpy(array) for array in arrays), block=block or length)
+    parts = [torch.from_numpy(array) for array in arrays]
+    return Rows(parts[0], parts[1], parts[2], parts[3], parts[4], block or length)
 
 
 @dataclass(frozen=True)
@@ -246,11 +249,11 @@ def make_batch(
             reply = encoder.reply(item.unknown if fact else question.reply)
             _add(ask, encoder.without_skill(question), reply, number, 0, weights, 0.0)
         if recite:
-            window, loss = _window(skill, recite, weights.skill, rng)
+            window = _window(skill, recite, rng)
             number = len(item.sample.questions) + 1
-            read.add(window, loss, number, len(skill))
+            read.add(window, _cued(window, weights.copy), number, len(skill))
             if item.mode == "own":
-                ask.add(window, loss, number, 0)
+                ask.add(window, _cued(window, weights.skill), number, 0)
         read_rows.append(read)
         ask_rows.append(ask)
         lengths.append(len(skill))
@@ -276,13 +279,35 @@ def _add(
     row.add([*prompt, *reply], loss, segment, start)
 
 
-def _window(
-    skill: Sequence[int], size: int, weight: float, rng: random.Random
-) -> tuple[list[int], list[float]]:
-    """A window of the skill to recite, from the context or from memory, and its loss weights.
-
-    The first tokens are only the cue. Copying from the context is what a base must learn first.
-    """
+def _window(skill: Sequence[int], size: int, rng: random.Random) -> list[int]:
+    """A window of the skill to recite, from the context (copying comes first) or from memory."""
     begin = rng.randrange(3, max(4, len(skill) - size))
-    window = list(skill[begin : begin + size])
-    return window, [0.0] * 8 + [weight] * max(0, len(window) - 8)
+    return list(skill[begin : begin + size])
+
+
+def _cued(window: Sequence[int], weight: float, cue: int = 8) -> list[float]:
+    """Loss weights of a recitation: its first tokens only say where to begin."""
+    return [0.0] * min(cue, len(window)) + [weight] * max(0, len(window) - cue)
+
+
+def make_copy_batch(
+    texts: Sequence[str], width: int, encoder: Encoder, rng: random.Random, *, tokens: int = 6144
+) -> Batch:
+    """Rows of [window | the same window]: half of text, half of random tokens, to learn copying.
+
+    Random tokens leave nothing to predict but the copy; on documents alone a small base learns
+    their statistics for a long time before it learns to look anything up.
+    """
+    rows = []
+    vocab = encoder.tokenizer.get_vocab_size()
+    for number in range(tokens // (2 * width)):
+        if number % 2:
+            window, seen = [rng.randrange(3, vocab) for _ in range(width)], 0.0
+        else:
+            window, seen = _window(encoder.skill(rng.choice(texts)), width, rng), Weights.skill
+        row = _Row()
+        row.add(window, [seen] * len(window), SKILL, 0)
+        row.add(window, _cued(window, 1.0, 2), 1, len(window))
+        rows.append(row)
+    packed = pack(rows, encoder.end)
+    return Batch(packed, packed, [width] * len(rows))

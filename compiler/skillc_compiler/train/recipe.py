@@ -39,12 +39,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps, learning rates and the decaying share of one stage."""
+    """Steps, learning rates (Muon's and AdamW's) and the decaying share of one stage."""
 
     steps: int
     lr: float
+    adam_lr: float
     decay: float
-    writer_lr: float = 0.0
     adapter_weight: float = 1.0
     text_weight: float = 1.0
 
@@ -67,6 +67,7 @@ class Recipe:
     base: NanoConfig
     writer: WriterConfig
     data: DataConfig
+    copy: Stage
     text: Stage
     joint: Stage
     schedule: Schedule
@@ -109,6 +110,7 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         base=base,
         writer=writer,
         data=DataConfig(**data),
+        copy=Stage(**values["copy"]),
         text=Stage(**values["text"]),
         joint=Stage(**values["joint"]),
         schedule=Schedule(**values["schedule"]),

@@ -70,7 +70,7 @@ def write(
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Writes by layer; row b gets the memories of the skills `order[b]` (none, one or several)."""
     writes = {}
-    most = max(max(len(row) for row in order), 1)
+    most = max(1, *(len(row) for row in order))
     index = torch.tensor([row + [0] * (most - len(row)) for row in order])
     used = torch.tensor([[1.0] * len(row) + [0.0] * (most - len(row)) for row in order])
     for layer, (keys, values) in zip(writer.config.sites, writer(reading), strict=True):

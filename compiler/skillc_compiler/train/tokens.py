@@ -10,12 +10,8 @@ from tokenizers.trainers import BpeTrainer
 
 from skillc_compiler.chat import END_OF_TEXT, IM_END, IM_START
 from skillc_compiler.data.generate import Generator, Shape
+from skillc_compiler.gguf_tokenizer import QWEN2_SPLIT
 
-# The published Qwen2 split; llama.cpp implements the same one under the name `qwen2`.
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 SPECIAL = (END_OF_TEXT, IM_START, IM_END)
 MARKUP = (
     "<tool_call>", "</tool_call>", "<tools>", "</tools>", "<tool_response>", "</tool_response>",

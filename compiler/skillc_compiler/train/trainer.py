@@ -57,19 +57,17 @@ class Run:
 def optimizers(
     model: Nano, writer: WriterNet | None, stage: Stage, schedule: Schedule
 ) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan 2024; scaled as in Moonlight, arXiv 2502.16982) for matrices, AdamW for the rest."""
+    """Muon (Jordan 2024, scaled as in arXiv 2502.16982) for matrices, AdamW for the rest."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for module, rate in ((model, stage.lr), (writer, stage.writer_lr)):
-        if module is None or not rate:
-            continue
-        for name, parameter in module.named_parameters():
+    for module in (model, writer):
+        for name, parameter in module.named_parameters() if module else ():
             plain = parameter.ndim != 2 or "embed" in name or name.startswith("gate")
             (others if plain else matrices).append(parameter)
     decay = schedule.weight_decay
     return [
         torch.optim.Muon(matrices, lr=stage.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=stage.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
@@ -128,10 +126,10 @@ def train(
     minutes: float = 0.0,
     evaluate: Callable[[Run], dict[str, float]] | None = None,
     evaluate_every: int = 500,
-    save_every: int = 200,
+    save_every: int = 100,
 ) -> None:
     """Run `stage` from `run.step` to its end, or until `minutes` are over; checkpoints in `out`."""
-    name = "joint" if run.writer else "text"
+    name = feed.stage
     if not run.optimizers:
         run.optimizers = optimizers(run.model, run.writer, stage, recipe.schedule)
     checkpoint = out / f"{name}.pt"
@@ -143,13 +141,13 @@ def train(
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         for step in stream(feed, run.step, stage.steps, sizes):
             factor = pace(run.step, stage, recipe.schedule.warmup)
-            for optimizer in run.optimizers:
+            for optimizer, rate in zip(run.optimizers, (stage.lr, stage.adam_lr), strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = stage.lr * factor
+                    group["lr"] = rate * factor
             momentum = 0.5 / (1 + run.step / 20) if run.step < stage.steps * 0.7 else 0.0
             with torch.autocast("cpu", torch.bfloat16):
                 loss, rates = _loss(run, step, stage, momentum)
-            loss.backward()
+            torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, recipe.schedule.clip)
             if torch.isfinite(norm):
                 for optimizer in run.optimizers:

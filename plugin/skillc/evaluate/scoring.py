@@ -46,7 +46,7 @@ def answered(text: str) -> str:
 
 
 def is_right(ask: Ask, text: str) -> bool:
-    """Does the answer match? Uncovered questions want the abstention, commands with tools a call."""
+    """Does the answer match? Uncovered questions want UNKNOWN, commands with tools a call."""
     expected = ask.question.answer
     said = answered(text)
     if ask.match == "contains":
