@@ -70,6 +70,11 @@ class Server:
             ),
         )
 
+    @property
+    def started(self) -> bool:
+        """Whether requests are taken, if only to say that the base is loading."""
+        return self._uvicorn.started
+
     def run(self) -> None:
         """Serve until `stop`; ServeError or BaseModelError when the base does not load."""
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,3 +127,11 @@ def chat(model: str, text: str = "hello", **more: Any) -> dict[str, Any]:
 def names(attached: Sequence[Mapping[str, Any]]) -> list[str]:
     """The skills an answer reports."""
     return [str(entry["name"]) for entry in attached]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until something happens; AssertionError when it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)

@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from tests.runtime.conftest import Client, settings_for
-from tests.runtime.support import ProjectFolder, chat
+from tests.runtime.support import ProjectFolder, chat, wait_for
 
 from skillc_runtime.events import Event, Finish, Started
 from skillc_runtime.server import running
 from skillc_runtime.worker import Worker
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture
