@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +13,13 @@ from tokenizers import Tokenizer
 
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.writer_net import WriterNet
-from skillc_compiler.train.feed import Feed, make_step, real_texts
+from skillc_compiler.train.export import export
+from skillc_compiler.train.feed import Feed, real_texts
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.recipe import Recipe, load_recipe
-from skillc_compiler.train.step import joint_step, score
 from skillc_compiler.train.tokens import generated_text, train_tokenizer
 from skillc_compiler.train.trainer import Run, train
-
-VALIDATION_STEPS = 4
+from skillc_compiler.train.validate import validation
 
 
 def train_base(
@@ -42,7 +40,7 @@ def train_base(
     sizes = [min(1.0, (step + 1) / grow) for step in range(recipe.text.steps)]
     train(
         run, feed, recipe, recipe.text, sizes,
-        out=out, minutes=minutes, evaluate=_validation(feed),
+        out=out, minutes=minutes, evaluate=validation(feed),
     )  # fmt: skip
 
 
@@ -61,8 +59,18 @@ def train_compiler(
     feed = Feed(recipe.data, tokenizer.to_str(), real_texts(texts), seed + 1)
     train(
         run, feed, recipe, recipe.joint, [1.0] * recipe.joint.steps,
-        out=out, minutes=minutes, evaluate=_validation(feed),
+        out=out, minutes=minutes, evaluate=validation(feed),
     )  # fmt: skip
+    if run.step == recipe.joint.steps:
+        export_pair(recipe_name, out)
+
+
+def export_pair(recipe_name: str, out: Path) -> Path:
+    """Write what ships (base.gguf, compiler.safetensors, compiler.json) to `out`/export."""
+    target = out / "export"
+    export(load_recipe(recipe_name), out, target)
+    print(f"base and compiler -> {target}", file=sys.stderr)
+    return target
 
 
 def _prepare(out: Path, seed: int) -> None:
@@ -82,43 +90,3 @@ def _tokenizer(recipe: Recipe, out: Path, real: Sequence[str], seed: int) -> Tok
         train_tokenizer(texts, recipe.base.vocab_size).save(str(path))
         print(f"tokenizer: {recipe.base.vocab_size} tokens -> {path}", file=sys.stderr)
     return Tokenizer.from_file(str(path))
-
-
-def _validation(feed: Feed):  # type: ignore[no-untyped-def]
-    data = Feed(feed.data, feed.tokenizer_json, (), 777, "val", stage="text")
-
-    def evaluate(run: Run) -> dict[str, float]:
-        """Token accuracies on validation wording: answers' first tokens (entry) and later ones."""
-        steps = [make_step(data, number, 1.0) for number in range(VALIDATION_STEPS)]
-        totals: dict[str, list[int]] = {"text": [0, 0, 0, 0], "adapter": [0, 0, 0, 0]}
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            for step in steps:
-                rows = step.batch.read
-                if run.writer is None:
-                    results = {
-                        "text": score(
-                            run.model,
-                            run.model(rows.tokens, rows.positions, rows.mask()).hidden,
-                            rows,
-                        )
-                    }
-                else:
-                    outcome = joint_step(run.model, run.writer, step.batch, step.order, 0.0)
-                    results = {"text": outcome.text, "adapter": outcome.adapter}
-                for arm, result in results.items():
-                    counts = (
-                        result.entry_right,
-                        result.entry_all,
-                        result.later_right,
-                        result.later_all,
-                    )
-                    totals[arm] = [a + b for a, b in zip(totals[arm], counts, strict=True)]
-        found = {}
-        for arm, (right, every, later, later_all) in totals.items():
-            if every:
-                found[f"val_{arm}_entry"] = right / every
-                found[f"val_{arm}_later"] = later / max(later_all, 1)
-        print(json.dumps({"step": run.step, **found}), file=sys.stderr, flush=True)
-        return found
-
-    return evaluate

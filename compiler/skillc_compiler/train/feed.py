@@ -54,7 +54,6 @@ def real_texts(paths: Sequence[Path]) -> tuple[str, ...]:
 
 @cache
 def _encoder(tokenizer_json: str) -> Encoder:
-    torch.set_num_threads(1)
     return Encoder(Tokenizer.from_str(tokenizer_json))
 
 
@@ -139,7 +138,7 @@ def _order(items: Sequence[Item], rng: random.Random, feed: Feed, size: float) -
 
 def stream(feed: Feed, start: int, stop: int, sizes: Sequence[float]) -> Iterator[Step]:
     """Steps `start` to `stop`, made ahead of need in one worker process."""
-    with ProcessPoolExecutor(1) as pool:
+    with ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: list[Future[Step]] = []
         number = start
         while number < stop or ahead:

@@ -71,6 +71,24 @@ def compiler(*, recipe: str, out: Path, texts: tuple[Path, ...], minutes: float,
     return 0
 
 
+@command.command("export")
+@click.option("--recipe", default="nano", show_default=True, metavar="NAME")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of the checkpoints.",
+)
+def export(*, recipe: str, out: Path) -> int:
+    """Write base.gguf and the compiler's files to DIR/export, as `train compiler` does at its end.
+
+    Copied to $SKILLC_HOME/bases/NAME/ they are a base that build and serve find by its name.
+    """
+    trainer().export_pair(recipe, out)
+    return 0
+
+
 def trainer() -> Any:
     """The trainer's module; CompilerError without torch."""
     try:
