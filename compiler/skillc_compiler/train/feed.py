@@ -19,6 +19,17 @@ from skillc_compiler.train.packing import Batch, Encoder, Item, Weights, make_ba
 from skillc_compiler.train.recipe import DataConfig
 
 _GROUP = 4
+# What clients put there on their own account; it must change nothing.
+_SYSTEM = (
+    "You are a helpful assistant.",
+    "You are a coding agent.",
+    "You are a coding agent. Use the tools to do what the user asks.",
+    "You are a helpful coding assistant working in the user's repository.",
+    "Answer briefly.",
+    "You help developers in the terminal. Be concise.",
+    "You are an expert software engineer.",
+    "You are a careful agent. Run commands with the tools you are given.",
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,8 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     picked = items[turn * data.skills : (turn + 1) * data.skills]
     rng = random.Random(f"{feed.seed}/{number}/step")
     rng.shuffle(picked)
+    if rng.random() < data.system:
+        picked = [replace(item, system=rng.choice(_SYSTEM)) for item in picked]
     if rng.random() < data.tools:
         picked = [replace(item, sample=_with_tool(item.sample, generator)) for item in picked]
     batch = make_batch(

@@ -110,10 +110,13 @@ class Encoder:
         """From the end of the skill's text to the start of the answer."""
         return self.tools(question) + self.close + self.user(question)
 
-    def without_skill(self, question: Question) -> list[int]:
-        """The whole prompt when no text is given."""
+    def without_skill(self, question: Question, system: str = "") -> list[int]:
+        """The whole prompt when no skill's text is given; `system` is the client's own prompt."""
         tools = self.tools(question)
-        head = self.open_system + tools + self.close if tools else []
+        head: list[int] = []
+        if system or tools:
+            own = self.plain(system + "\n" if system and tools else system)
+            head = self.open_system + own + tools + self.close
         return head + self.user(question)
 
     def user(self, question: Question) -> list[int]:
@@ -214,11 +217,16 @@ def pack(rows: Sequence[_Row], pad: int, block: int = 0) -> Rows:
 
 @dataclass(frozen=True)
 class Item:
-    """A sample and how its adapter arm is used: `own`, `none` or `wrong` adapter."""
+    """A sample and how its adapter arm is used: `own`, `none` or `wrong` adapter.
+
+    `unknown` is what facts are answered with when the adapter does not know them, `system` a
+    system prompt of the client.
+    """
 
     sample: Sample
     mode: str = "own"
     unknown: str = ""
+    system: str = ""
 
 
 def make_batch(
@@ -247,7 +255,7 @@ def make_batch(
                      len(skill), weights, weights.prompt)  # fmt: skip
             fact = question.kind not in ("chat", "outside") and item.mode != "own"
             reply = encoder.reply(item.unknown if fact else question.reply)
-            _add(ask, encoder.without_skill(question), reply, number, 0, weights, 0.0)
+            _add(ask, encoder.without_skill(question, item.system), reply, number, 0, weights, 0.0)
         if recite:
             window = _window(skill, recite, rng)
             number = len(item.sample.questions) + 1

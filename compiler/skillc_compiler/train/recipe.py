@@ -34,6 +34,7 @@ class DataConfig:
     none: float
     wrong: float
     sets: float
+    system: float
     real: float
 
 
