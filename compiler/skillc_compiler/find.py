@@ -37,6 +37,10 @@ _PLAIN_NAME = re.compile(
 )
 
 
+Listing = Sequence[tuple[str, str]]
+"""The entries of a folder by name: (name, kind), kind "d" folder, "l" link, "f" anything else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One skill: its SKILL.md as found below `root`, and the files of the same name it hides."""
@@ -52,15 +56,17 @@ def find_skills(
     *,
     allowed: Sequence[Path] = (),
     name_of: Callable[[Path], str] | None = None,
+    listing_of: Callable[[str], Listing] | None = None,
     report: Callable[[str], None] = lambda problem: None,
 ) -> list[Found]:
     """List the skills below `roots`, nearest root first, each real file once, in a fixed order.
 
     A link counts when it leads into a root or a folder in `allowed` (the project, say). Of equal
     names the nearest wins and lists the others under `shadows`. `report` gets one line for whatever
-    cannot be searched. `name_of` may give names from a cache; the default reads each file's head.
+    cannot be searched. `name_of` and `listing_of` may answer from a cache; the defaults read each
+    file's head and each folder.
     """
-    walk = _Walk([*roots, *allowed], report)
+    walk = _Walk([*roots, *allowed], listing_of or list_folder, report)
     winners: dict[str, tuple[Path, Path]] = {}
     shadows: dict[str, list[Path]] = {}
     for root in roots:
@@ -74,6 +80,18 @@ def find_skills(
         Found(name, path, root, tuple(shadows.get(name, ())))
         for name, (path, root) in winners.items()
     ]
+
+
+def list_folder(path: str) -> Listing:
+    """What is in a folder. Raises OSError."""
+    with os.scandir(path) as entries:
+        return sorted((entry.name, _kind(entry)) for entry in entries)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink():
+        return "l"
+    return "d" if entry.is_dir(follow_symlinks=False) else "f"
 
 
 def peek_name(path: Path) -> str:
@@ -105,7 +123,13 @@ class _Folder:
 class _Walk:
     """Searches roots one by one, and remembers every real path it has been to."""
 
-    def __init__(self, allowed: Sequence[Path], report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        allowed: Sequence[Path],
+        listing_of: Callable[[str], Listing],
+        report: Callable[[str], None],
+    ) -> None:
+        self._listing_of = listing_of
         self._report = report
         self._allowed = {os.path.realpath(folder) for folder in allowed}
         self._seen: set[str] = set()
@@ -124,10 +148,10 @@ class _Walk:
             self._seen.add(folder.real)
             entries = self._entries(folder.path)
             has_file = False
-            if file := next((entries[name] for name in FILE_NAMES if name in entries), None):
+            if file := next((name for name in FILE_NAMES if name in entries), None):
                 has_file = True
-                if self._is_new(file, folder):
-                    yield file.path
+                if self._is_new(file, entries[file], folder):
+                    yield f"{folder.path}/{file}"
             else:
                 counts[folder.skill] += 1
             if counts[""] > FOLDERS:
@@ -139,29 +163,28 @@ class _Walk:
     def _children(
         self,
         folder: _Folder,
-        entries: dict[str, os.DirEntry[str]],
+        entries: dict[str, str],
         has_file: bool,
         todo: list[_Folder],
         linked: deque[_Folder],
     ) -> None:
         skill = folder.skill or (folder.path if has_file else "")
         folders: list[_Folder] = []
-        for name, entry in entries.items():
-            link = entry.is_symlink()
-            if name in _SKIPPED or (has_file and name in _RESOURCES):
+        for name, kind in entries.items():
+            if kind == "f" or name in _SKIPPED or (has_file and name in _RESOURCES):
                 continue
-            if not link and entry.is_dir(follow_symlinks=False):
-                real = f"{folder.real}/{name}"
-                folders.append(_Folder(entry.path, real, folder.depth + 1, skill))
-            elif link and not skill and (real := self._target_folder(entry.path)):
-                linked.append(_Folder(entry.path, real, folder.depth + 1))
+            path = f"{folder.path}/{name}"
+            if kind == "d":
+                folders.append(_Folder(path, f"{folder.real}/{name}", folder.depth + 1, skill))
+            elif not skill and (real := self._target_folder(path)):
+                linked.append(_Folder(path, real, folder.depth + 1))
         todo.extend(reversed(folders))
 
-    def _is_new(self, file: os.DirEntry[str], folder: _Folder) -> bool:
+    def _is_new(self, name: str, kind: str, folder: _Folder) -> bool:
         """Whether the SKILL.md may be read and is not one that was found already."""
-        real = f"{folder.real}/{file.name}"
-        if file.is_symlink():
-            real = self._target(file.path)
+        real = f"{folder.real}/{name}"
+        if kind == "l":
+            real = self._target(f"{folder.path}/{name}")
         new = bool(real) and real not in self._seen
         self._seen.add(real)
         return new
@@ -186,10 +209,9 @@ class _Walk:
         self._problem(link, "link leads out of the project; add its target to the sources")
         return ""
 
-    def _entries(self, path: str) -> dict[str, os.DirEntry[str]]:
+    def _entries(self, path: str) -> dict[str, str]:
         try:
-            with os.scandir(path) as entries:
-                return {entry.name: entry for entry in sorted(entries, key=lambda e: e.name)}
+            return dict(self._listing_of(path))
         except OSError as error:
             self._problem(path, f"cannot be searched: {error.strerror}; check its permissions")
             return {}
