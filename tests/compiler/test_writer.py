@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tests.compiler import tiny
 
+from skillc_compiler.adapter import Adapter
 from skillc_compiler.bases import Base
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.interface import compiler_identity, load_compiler
@@ -73,6 +75,58 @@ def test_compile_is_deterministic(base: Base, writer: Writer) -> None:
     for name, pair in writer.compile(skill()).pairs.items():
         other = again.compile(skill()).pairs[name]
         assert np.array_equal(pair.a, other.a) and np.array_equal(pair.b, other.b)
+
+
+def test_many_at_once_have_the_bytes_of_one_at_a_time(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skillc_compiler.families.parallel.cores", lambda: 4)
+    skills = [skill(f"Port {80 * number}." * number) for number in range(12)]
+    threads = set()
+    told: list[str] = []
+    compile_one = writer.compile
+
+    def watched(one: Skill, *, rank: int) -> Adapter:
+        threads.add(threading.current_thread().name)
+        if one is skills[5]:
+            raise RuntimeError("odd\ntext")
+        return compile_one(one, rank=rank)
+
+    monkeypatch.setattr(writer, "compile", watched)
+    made = writer.compile_many(skills, rank=8, on_done=lambda one, _: told.append(one.hash))
+    assert len(threads) > 1
+    assert sorted(told) == sorted(one.hash for one in skills)
+    failed = made.pop(5)
+    assert isinstance(failed, CompilerError) and "unexpected RuntimeError" in str(failed)
+    for one, adapter in zip([*skills[:5], *skills[6:]], made, strict=True):
+        assert isinstance(adapter, Adapter)
+        alone = compile_one(one, rank=8)
+        assert adapter.manifest == alone.manifest
+        for name, pair in alone.pairs.items():
+            assert pair.a.tobytes() == adapter.pairs[name].a.tobytes()
+            assert pair.b.tobytes() == adapter.pairs[name].b.tobytes()
+
+
+def test_an_error_while_many_compile_ends_them(writer: Writer) -> None:
+    def stop(one: Skill, made: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writer.compile_many([skill(str(number)) for number in range(4)], rank=8, on_done=stop)
+    assert writer.compile(skill(), rank=8).rank == 8
+
+
+def test_the_number_of_threads_changes_nothing(writer: Writer) -> None:
+    before = torch.get_num_threads()
+    alone = writer.compile(skill())
+    torch.set_num_threads(3)
+    try:
+        again = writer.compile(skill())
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    for name, pair in alone.pairs.items():
+        assert pair.a.tobytes() == again.pairs[name].a.tobytes()
 
 
 def test_different_texts_give_different_adapters(writer: Writer) -> None:

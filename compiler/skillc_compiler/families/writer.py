@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from skillc_compiler import __version__
 from skillc_compiler.adapter import Adapter, LoraPair, Manifest
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.interface import DEFAULT_RANK, compiler_identity
+from skillc_compiler.families.parallel import in_parallel, one_thread
+from skillc_compiler.families.taps import Factors, Taps
 from skillc_compiler.families.writer_net import Reading, WriterConfig, WriterNet, low_rank
 from skillc_compiler.file_hash import file_sha256
 from skillc_compiler.torch_base import load_torch_base
@@ -47,6 +48,7 @@ class Writer:
         self.base = base
         self.base_hash = file_sha256(base.gguf)
         self.model, self.tokenizer, self.net = model, tokenizer, net
+        self._taps = Taps(model, net.config.sites)
         self._prefix = tokenizer.encode(PREFIX, add_special_tokens=False).ids
 
     @staticmethod
@@ -73,18 +75,25 @@ class Writer:
         """The adapter of one skill; see `Compiler`."""
         if rank < 1:
             raise CompilerError(f"rank {rank} is not possible: use 1 or more, 32 is the default")
-        with torch.inference_mode():
-            pairs = {
-                f"model.layers.{layer}.mlp.down_proj": low_rank(keys, values, rank)
+        # One thread: how a product is split over threads can change its last bits.
+        with torch.inference_mode(), one_thread():
+            factors = {
+                layer: low_rank(keys, values, rank)
                 for layer, (keys, values) in self.memories(skill.text).items()
             }
-            probe = self._probe(skill.text, pairs)
-        if not all(torch.isfinite(a).all() and torch.isfinite(b).all() for a, b in pairs.values()):
+            probe = self._probe(skill.text, factors)
+        if not all(
+            torch.isfinite(a).all() and torch.isfinite(b).all() for a, b in factors.values()
+        ):
             raise CompilerError(
                 f"skill {skill.name!r}: the adapter is not finite; report this text"
             )
+        pairs = {
+            f"model.layers.{layer}.mlp.down_proj": LoraPair(a.numpy(), b.numpy())
+            for layer, (a, b) in factors.items()
+        }
         return Adapter(
-            {name: LoraPair(a.numpy(), b.numpy()) for name, (a, b) in pairs.items()},
+            pairs,
             float(rank),
             self._manifest(skill, rank, tuple(pairs), probe),
         )
@@ -96,17 +105,22 @@ class Writer:
         rank: int = DEFAULT_RANK,
         on_done: Callable[[Skill, Adapter | CompilerError], None] | None = None,
     ) -> list[Adapter | CompilerError]:
-        """Adapters in the order of `skills`; see `Compiler`."""
-        results: list[Adapter | CompilerError] = []
-        for skill in skills:
+        """Adapters in the order of `skills`, as many at once as there are cores; see `Compiler`.
+
+        Each skill is read alone, so its adapter has the bytes that `compile` gives it.
+        """
+
+        def compile_one(skill: Skill) -> Adapter | CompilerError:
             try:
-                result: Adapter | CompilerError = self.compile(skill, rank=rank)
+                return self.compile(skill, rank=rank)
             except CompilerError as error:
-                result = error
-            results.append(result)
-            if on_done is not None:
-                on_done(skill, result)
-        return results
+                return error
+            except (RuntimeError, ValueError, MemoryError) as error:
+                # What torch raises over one odd text must not cost the other skills.
+                kind = type(error).__name__
+                return CompilerError(f"cannot be compiled: unexpected {kind}: {error}")
+
+        return in_parallel(compile_one, skills, on_done)
 
     def memories(self, text: str) -> dict[int, tuple[Tensor, Tensor]]:
         """Keys [S, inner] and values [S, hidden] of every token of `text`, by site layer.
@@ -127,31 +141,17 @@ class Writer:
         """One forward pass of the base over `ids`, keeping what the writer reads; batch of one."""
         tokens = torch.tensor([ids])
         decoder = self.model.model
-        captured: dict[str, Tensor] = {}
-
-        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-                captured[name] = arguments[0]
-
-            return hook
-
-        with ExitStack() as stack:
-            for layer in self.net.config.sites:
-                module = decoder.layers[layer].mlp.down_proj
-                handle = module.register_forward_pre_hook(keep(f"site{layer}"))
-                stack.callback(handle.remove)
-            stack.callback(decoder.norm.register_forward_pre_hook(keep("last")).remove)
-            output = self.model(tokens, output_hidden_states=True, use_cache=False)
+        with self._taps.reading() as seen:
+            logits = self.model(tokens, use_cache=False).logits.float()
         mask = torch.ones_like(tokens, dtype=torch.bool)
         mask[:, -1] = False
         embed = decoder.embed_tokens.weight
         successors = torch.roll(tokens, -1, dims=1)
         nexts = embed[successors] * mask[..., None]
-        logits = output.logits.float()
         nll = F.cross_entropy(logits[0], successors[0], reduction="none")[None]
         return Reading(
-            states=[*output.hidden_states[:-1], captured["last"]],
-            inputs=[captured[f"site{layer}"] for layer in self.net.config.sites],
+            states=seen.states,
+            inputs=seen.inputs,
             nexts=nexts,
             surprise=(nexts - logits.softmax(-1) @ embed) * mask[..., None],
             nll=nll * mask,
@@ -177,7 +177,7 @@ class Writer:
             probe=probe,
         )
 
-    def _probe(self, text: str, pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def _probe(self, text: str, factors: Factors) -> dict[str, float]:
         """How much of the text's code comes back from the adapter alone: token accuracies.
 
         Windows of the text are continued without the text in context, `recall` with the adapter
@@ -188,8 +188,8 @@ class Writer:
             return {}
         targets = windows[:, 1:]
         scores = {}
-        for name, factors in (("recall", pairs), ("recall_none", {})):
-            with self._attached(factors):
+        for name, attached in (("recall", factors), ("recall_none", {})):
+            with self._taps.attached(attached):
                 guesses = self.model(windows).logits[:, :-1].argmax(-1)
             scores[name] = round(float((guesses == targets)[wanted].float().mean()), 4)
         return scores
@@ -213,19 +213,6 @@ class Writer:
         wanted = torch.tensor([inside[start + 1 : start + size] for start in chosen])
         wanted[:, : _PROBE_CUE - 1] = False
         return windows, wanted
-
-    @contextmanager
-    def _attached(self, pairs: dict[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
-        """The base with LoRA factors (alpha = rank) added to its modules, for the time being."""
-
-        def adding(a: Tensor, b: Tensor) -> Callable[..., Tensor]:
-            return lambda module, arguments, output: output + (arguments[0] @ a.T) @ b.T
-
-        with ExitStack() as stack:
-            for name, (a, b) in pairs.items():
-                handle = self.model.get_submodule(name).register_forward_hook(adding(a, b))
-                stack.callback(handle.remove)
-            yield
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[list[int]]:
