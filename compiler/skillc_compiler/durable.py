@@ -15,6 +15,7 @@ _ADVICE = {
     errno.EACCES: "no permission; check who owns the folder",
     errno.EPERM: "no permission; check who owns the folder",
     errno.EROFS: "the file system is read-only; use a folder that can be written",
+    errno.EEXIST: "a file is where a folder should be; move it away",
     errno.ENOTDIR: "a file is where a folder should be; move it away",
 }
 

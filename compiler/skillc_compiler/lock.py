@@ -46,6 +46,7 @@ class LockedSkill:
 
     `hash` is the skill's, `key` its entry in the store; `verdict` says how to serve it: by its
     "adapter", by its "text" in the prompt, or not at all ("off"). `probe` holds what was measured.
+    `stale` marks the last good adapter of a skill that could not be read or compiled since.
     """
 
     source: str
@@ -53,6 +54,7 @@ class LockedSkill:
     key: str
     verdict: Literal["adapter", "text", "off"] = "adapter"
     probe: Mapping[str, float] = field(default_factory=dict)
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +150,17 @@ def _skill(name: str, record: object, where: str) -> LockedSkill:
         raise StoreError(f"{fields.where}: verdict is not one of {', '.join(VERDICTS)}; {_REBUILD}")
     if not isinstance(probe, dict) or not all(map(_is_number, probe.values())):
         raise StoreError(f"{fields.where}: probe does not hold numbers; {_REBUILD}")
+    stale = fields.record.get("stale", False)
+    if not isinstance(stale, bool):
+        raise StoreError(f"{fields.where}: stale is not true or false; {_REBUILD}")
     return LockedSkill(
-        fields.text("source"), fields.text("hash"), fields.text("key", _HEX), verdict, probe
+        fields.text("source"), fields.text("hash"), fields.text("key", _HEX), verdict, probe, stale
     )
 
 
 def _record(skill: LockedSkill) -> dict[str, object]:
     values = {key: getattr(skill, key) for key in ("source", "hash", "key", "verdict")}
-    return {**values, "probe": dict(skill.probe)}
+    return {**values, "probe": dict(skill.probe), **({"stale": True} if skill.stale else {})}
 
 
 def _parse(data: bytes | str, where: str) -> Any:

@@ -10,45 +10,64 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.durable import flush_folder, store_error
 from skillc_compiler.errors import StoreError
+from skillc_compiler.file_lock import hold
 from skillc_compiler.store_entry import (
     FORMAT,
     MANIFEST_FILE,
     DamageError,
     StoredAdapter,
+    copy_entry,
     has_entry,
     open_entry,
     write_entry,
 )
 
-__all__ = ["ORPHAN_SECONDS", "Store", "StoredAdapter", "build_key"]
+__all__ = ["ORPHAN_SECONDS", "Store", "StoredAdapter", "build_key", "key_maker"]
 
 ORPHAN_SECONDS = 3600.0
 """Age at which a temporary folder belongs to no running process any more."""
 
 _KEY = re.compile(r"[0-9a-f]{8,128}")
 _TEMPORARY = ".tmp-"
+_LOCKED = ".lock-"
 
 
 def build_key(
     skill_hash: str, base_hash: str, compiler_hash: str, options: Mapping[str, object]
 ) -> str:
     """The sha256 hex of all that decides an adapter's bytes; `options` holds plain JSON values."""
+    return key_maker(base_hash, compiler_hash, options)(skill_hash)
+
+
+def key_maker(
+    base_hash: str, compiler_hash: str, options: Mapping[str, object]
+) -> Callable[[str], str]:
+    """`build_key` of many skills with the other three parts the same."""
     parts = {
         "base": base_hash,
         "compiler": compiler_hash,
         "format": FORMAT,
         "options": dict(options),
-        "skill": skill_hash,
+        "skill": "",
     }
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # The skill comes last: all before it is hashed once.
+    begun = hashlib.sha256(text.removesuffix('""}').encode())
+
+    def key(skill_hash: str) -> str:
+        digest = begun.copy()
+        digest.update(f"{json.dumps(skill_hash)}}}".encode())
+        return digest.hexdigest()
+
+    return key
 
 
 class Store:
@@ -103,11 +122,29 @@ class Store:
         Whoever publishes a key first wins; others get that entry. Raises StoreError, and then the
         store is as it was before.
         """
+        return self._publish(key, lambda beside: write_entry(beside, key, adapter, gguf))
+
+    def adopt(self, key: str, files: Mapping[str, bytes]) -> StoredAdapter:
+        """Take over the files of another store's entry, as `publish` does.
+
+        Raises StoreError, also for files that are not what their manifest says.
+        """
+        try:
+            return self._publish(key, lambda beside: copy_entry(beside, key, files))
+        except DamageError as damage:
+            raise StoreError(f"{key}: is damaged ({damage}); delete it where it is from") from None
+
+    def building(self, key: str, *, wait: bool) -> AbstractContextManager[bool]:
+        """Be the only builder of `key` for a block; False inside when another is and not `wait`."""
+        self.folder(key)
+        return hold(self.root / f"{_LOCKED}{key}", wait=wait)
+
+    def _publish(self, key: str, write: Callable[[Path], StoredAdapter]) -> StoredAdapter:
         folder = self.folder(key)
         beside = self._beside(key)
         try:
             beside.mkdir(parents=True)
-            stored = write_entry(beside, key, adapter, gguf)
+            stored = write(beside)
             if folder.exists():
                 try:
                     return open_entry(folder, key)
@@ -142,7 +179,8 @@ class Store:
     def sweep(self, older_than: float = ORPHAN_SECONDS) -> int:
         """Delete what killed processes left over `older_than` seconds ago; returns bytes freed."""
         freed = 0
-        for orphan in sorted(self.root.glob(f"{_TEMPORARY}*")):
+        orphans = [*self.root.glob(f"{_TEMPORARY}*"), *self.root.glob(f"{_LOCKED}*")]
+        for orphan in sorted(orphans):
             try:
                 # The distance, not the age: a clock that was set back must not keep it for ever.
                 if abs(time.time() - orphan.stat().st_mtime) <= older_than:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 
 _FILES = (GGUF_FILE, WEIGHTS_FILE, CONFIG_FILE)
+ENTRY_FILES = (*_FILES, MANIFEST_FILE)
+"""The files of an entry; the manifest is written last."""
+
 _MANIFEST_LIMIT = 1 << 20
 
 
@@ -88,6 +92,17 @@ def write_entry(folder: Path, key: str, adapter: Adapter, gguf: bytes) -> Stored
     flush_folder(folder)
     gguf_file = files[GGUF_FILE]
     return StoredAdapter(key, folder, adapter.manifest, gguf_file.sha256, gguf_file.size)
+
+
+def copy_entry(folder: Path, key: str, files: Mapping[str, bytes]) -> StoredAdapter:
+    """Write the files of another entry into `folder`. Raises OSError, or DamageError."""
+    missing = [name for name in ENTRY_FILES if name not in files]
+    if missing:
+        raise DamageError(f"{missing[0]} is missing")
+    for name in ENTRY_FILES:
+        write_flushed(folder / name, files[name])
+    flush_folder(folder)
+    return open_entry(folder, key)
 
 
 def open_entry(folder: Path, key: str) -> StoredAdapter:

@@ -39,6 +39,16 @@ def test_bytes_do_not_depend_on_the_order(tmp_path: Path) -> None:
     assert text == json.dumps(json.loads(text), sort_keys=True, indent=2) + "\n"
 
 
+def test_stale_entries_are_marked() -> None:
+    fresh = lock("a")
+    stale = replace(fresh, skills={"a": replace(SKILL, stale=True)})
+    assert "stale" not in fresh.to_json()
+    assert json.loads(stale.to_json())["skills"]["a"]["stale"] is True
+    assert Lock.from_json(stale.to_json()) == stale
+    with pytest.raises(StoreError, match="stale is not true or false"):
+        Lock.from_json(stale.to_json().replace('"stale": true', '"stale": 1'))
+
+
 def test_defaults_and_unknown_keys() -> None:
     data = record(future=1)
     data["skills"]["a"] = {"source": "s", "hash": "h", "key": "f" * 64, "more": []}

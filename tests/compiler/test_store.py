@@ -14,7 +14,7 @@ import pytest
 from skillc_compiler.adapter import Adapter, LoraPair, Manifest
 from skillc_compiler.durable import write_flushed
 from skillc_compiler.errors import StoreError
-from skillc_compiler.store import Store, build_key
+from skillc_compiler.store import Store, build_key, key_maker
 from skillc_compiler.store_entry import MANIFEST_FILE
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -54,6 +54,43 @@ def test_build_key_depends_on_every_part() -> None:
 def test_build_key_is_the_same_on_every_machine() -> None:
     text = b'{"base":"b","compiler":"c","format":1,"options":{"dtype":"f16"},"skill":"s"}'
     assert build_key("s", "b", "c", {"dtype": "f16"}) == hashlib.sha256(text).hexdigest()
+
+
+def test_key_maker_is_build_key() -> None:
+    options = {"rank": 32, "note": '"}'}
+    key = key_maker("b", "c", options)
+    for skill in ("s", "5" * 64, 'odd"}'):
+        assert key(skill) == build_key(skill, "b", "c", options)
+
+
+def test_an_entry_moves_to_another_store(store: Store, tmp_path: Path) -> None:
+    published = store.publish(KEY, adapter(), GGUF)
+    files = {path.name: path.read_bytes() for path in published.folder.iterdir()}
+    other = Store(tmp_path / "other")
+    assert other.adopt(KEY, files).manifest == published.manifest
+    assert {path.name: path.read_bytes() for path in (other.root / KEY).iterdir()} == files
+    assert leftovers(other) == []
+    for name in files:
+        damaged = files | {name: files[name][:-1] + b"x"}
+        lacking = {key: data for key, data in files.items() if key != name}
+        for bad in (damaged, lacking):
+            with pytest.raises(StoreError, match="is damaged"):
+                other.adopt(OTHER, bad)
+    with pytest.raises(StoreError, match="belongs to another entry"):
+        other.adopt(OTHER, files)
+    assert other.keys() == [KEY]
+    assert leftovers(other) == []
+
+
+def test_one_builder_at_a_time(store: Store) -> None:
+    with store.building(KEY, wait=True) as first, store.building(OTHER, wait=False) as other:
+        assert first and other
+        with store.building(KEY, wait=False) as second:
+            assert not second
+        assert store.keys() == []
+    with pytest.raises(StoreError, match="is not a build key"):
+        store.building("../x", wait=True)
+    assert leftovers(store) == []
 
 
 def test_what_is_published_is_found(store: Store) -> None:
