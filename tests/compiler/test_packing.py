@@ -11,9 +11,11 @@ from tokenizers import Tokenizer
 
 from skillc_compiler.chat import NANO_TEMPLATE
 from skillc_compiler.data.generate import UNKNOWN, Generator, Sample, Shape
+from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.feed import Feed, make_step
-from skillc_compiler.train.packing import SKILL, Encoder, Item, Weights, make_batch
+from skillc_compiler.train.packing import Item, Weights, make_batch
 from skillc_compiler.train.recipe import load_recipe
+from skillc_compiler.train.rows import SKILL
 from skillc_compiler.train.tokens import MARKUP, SPECIAL, generated_text, train_tokenizer
 from skillc_runtime.template import environment
 

@@ -20,7 +20,8 @@ from skillc_compiler.families.writer_net import WriterConfig, WriterNet
 from skillc_compiler.gguf_base import read_base_info
 from skillc_compiler.skill import Skill, parse_skill
 from skillc_compiler.train.nano import Nano, NanoConfig
-from skillc_compiler.train.packing import Batch, Rows
+from skillc_compiler.train.packing import Batch
+from skillc_compiler.train.rows import Rows
 from skillc_compiler.train.step import read_skill
 
 NET = WriterConfig(

@@ -15,7 +15,8 @@ import torch
 from tokenizers import Tokenizer
 
 from skillc_compiler.data.generate import UNKNOWN, Generator, Sample, Shape
-from skillc_compiler.train.packing import Batch, Encoder, Item, Weights, make_batch, make_copy_batch
+from skillc_compiler.train.encoder import Encoder
+from skillc_compiler.train.packing import Batch, Item, Weights, make_batch, make_copy_batch
 from skillc_compiler.train.recipe import DataConfig
 
 _GROUP = 4

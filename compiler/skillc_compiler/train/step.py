@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from skillc_compiler.families.writer_net import Reading, WriterNet
 from skillc_compiler.train.nano import Nano, Trace, Writes
-from skillc_compiler.train.packing import IGNORE, Batch, Rows
+from skillc_compiler.train.packing import Batch
+from skillc_compiler.train.rows import IGNORE, Rows
 
 
 @dataclass

@@ -1,0 +1,70 @@
+"""Text to token ids, in the pieces that the chat template and the server cut it into."""
+
+from __future__ import annotations
+
+import json
+
+from tokenizers import Tokenizer
+
+from skillc_compiler.chat import IM_END, IM_START
+from skillc_compiler.data.generate import Question
+
+
+class Encoder:
+    """Text to token ids; template pieces and contents apart."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.start = self._special(IM_START)
+        self.end = self._special(IM_END)
+        self.newline = self.plain("\n")
+        self.open_system = [self.start, *self.plain("system\n")]
+        self.open_user = [self.start, *self.plain("user\n")]
+        self.open_assistant = [self.start, *self.plain("assistant\n")]
+        self.close = [self.end, *self.newline]
+        self._calls = {
+            tag: self._special(tag)
+            for tag in ("<tool_call>", "</tool_call>", "<tools>", "</tools>")
+        }
+
+    def _special(self, token: str) -> int:
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the tokenizer has no token {token}")
+        return int(found)
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of ordinary text; special tokens in it are recognised only where they are added."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def skill(self, text: str) -> list[int]:
+        """The system turn up to and including the skill's text."""
+        return self.open_system + self.plain(text)
+
+    def tools(self, question: Question) -> list[int]:
+        """The template's tool block without what stands around it."""
+        if not question.tools:
+            return []
+        lines = "".join(json.dumps(tool, ensure_ascii=False) + "\n" for tool in question.tools)
+        return self.plain(f"<tools>\n{lines}</tools>")
+
+    def after_skill(self, question: Question) -> list[int]:
+        """From the end of the skill's text to the start of the answer."""
+        return self.tools(question) + self.close + self.user(question)
+
+    def without_skill(self, question: Question, system: str = "") -> list[int]:
+        """The whole prompt when no skill's text is given; `system` is the client's own prompt."""
+        tools = self.tools(question)
+        head: list[int] = []
+        if system or tools:
+            own = self.plain(system + "\n" if system and tools else system)
+            head = self.open_system + own + tools + self.close
+        return head + self.user(question)
+
+    def user(self, question: Question) -> list[int]:
+        """User turn and the opening of the assistant's."""
+        return self.open_user + self.plain(question.ask) + self.close + self.open_assistant
+
+    def reply(self, text: str) -> list[int]:
+        """The assistant's text and the end of its turn."""
+        return [*self.plain(text), self.end]
