@@ -9,8 +9,9 @@ from collections.abc import Iterable
 import pytest
 
 from skillc_compiler.data.commands import shapes
-from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape, shell_tool
+from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape
 from skillc_compiler.data.lexicon import SPLITS, load
+from skillc_compiler.data.tools import DONE, FAILED, SHELL_NAMES, tool
 from skillc_compiler.skill import parse_skill
 
 
@@ -93,12 +94,13 @@ def test_no_near_duplicates_across_splits() -> None:
 
 
 def test_a_command_with_a_tool_is_answered_by_a_call() -> None:
-    tool = shell_tool("bash", "command", "Run it.")
-    question = Question("command", "Run the tests.", 'make t "x"', (tool,))
+    shell = tool("bash", ("command",), "Run it.")
+    other = tool("read", ("filePath",), "Read it.")
+    question = Question("command", "Run the tests.", 'make t "x"', (other, shell))
     assert question.reply == (
         '<tool_call>\n{"name": "bash", "arguments": {"command": "make t \\"x\\""}}\n</tool_call>'
     )
-    assert Question("literal", "Port?", "80", (tool,)).reply == "80"
+    assert Question("literal", "Port?", "80", (shell,)).reply == "80"
 
 
 def test_unknown_split_is_refused() -> None:
@@ -111,3 +113,16 @@ def test_documents_grow_with_their_facts() -> None:
     long = draw("train", 30, shape=Shape(facts=(12, 12)))
     assert sum(len(s.text) for s in long) > 2 * sum(len(s.text) for s in short)
     assert all(len(sample.facts) == 12 for sample in long)
+
+
+def test_tool_boxes_hold_one_shell_and_sequels_follow_calls() -> None:
+    generator = Generator("train", 2)
+    closings = set()
+    for sample in itertools.islice(generator, 60):
+        for question in generator.with_tools(sample, 2, 0.5).questions:
+            names = [t["function"]["name"] for t in question.tools]
+            assert len(names) == 3 and sum(name in SHELL_NAMES for name in names) == 1
+            assert question.sequel is None or question.calls
+            if question.sequel:
+                closings.add(question.sequel[1])
+    assert closings == {DONE, FAILED}

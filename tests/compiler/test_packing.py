@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
@@ -125,3 +126,27 @@ def test_copy_steps_repeat_a_window(tokenizer: Tokenizer) -> None:
     width = 16 + 56
     assert torch.equal(rows.tokens[:, :width], rows.tokens[:, width : 2 * width])
     assert (rows.weights[:, width + 1 : 2 * width - 1] == 1.0).all()
+
+
+def test_sequels_are_what_the_template_renders(encoder: Encoder) -> None:
+    template = environment().from_string(NANO_TEMPLATE)
+    generator = Generator("train", 5)
+    seen = 0
+    for sample in (generator.with_tools(generator.sample(), 1, 1.0) for _ in range(10)):
+        for question in (q for q in sample.questions if q.sequel):
+            assert question.sequel
+            result, closing = question.sequel
+            function = json.loads(question.reply.split("\n")[1])
+            messages = [
+                {"role": "user", "content": question.ask},
+                {"role": "assistant", "content": "", "tool_calls": [{"function": function}]},
+                {"role": "tool", "content": result},
+            ]
+            text = template.render(
+                messages=messages, tools=list(question.tools), add_generation_prompt=True
+            )
+            expected = encoder.without_skill(question) + encoder.reply(question.reply)
+            assert encoder.plain(text) == expected + encoder.sequel(result)
+            assert encoder.reply(closing)[-1] == encoder.end
+            seen += 1
+    assert seen

@@ -10,10 +10,11 @@ import pytest
 from skillc.evaluate.cases import Ask, generated_cases, handwritten_cases
 from skillc.evaluate.report import figures, interval, table
 from skillc.evaluate.scoring import Mark, answered, is_leak, is_right
-from skillc_compiler.data.generate import UNKNOWN, Question, shell_tool
+from skillc_compiler.data.generate import UNKNOWN, Question
+from skillc_compiler.data.tools import tool
 from skillc_compiler.errors import ProjectError
 
-TOOL = shell_tool("bash", "command", "Run it.")
+TOOL = tool("bash", ("command",), "Run it.")
 CALL = '<tool_call>\n{"name": "bash", "arguments": {"command": "make t"}}\n</tool_call>'
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skillc_compiler.data.document import body
 from skillc_compiler.data.facts import Fact, FactMaker
 from skillc_compiler.data.lexicon import Lexicon, load
+from skillc_compiler.data.tools import outcome, shell_call, shell_tool, tool_box
 
 UNKNOWN = "I do not know: no skill here covers that."
 """The answer to everything that no skill in use covers."""
@@ -23,30 +23,30 @@ _DECORATIONS = {
     ),
     "test": ("{ask}", "{ask}", "{ask} Answer in one line.", "One thing: {ask}", "Hello, {ask}"),
 }  # fmt: skip
-_TOOL_NAMES = ("bash", "bash", "bash", "shell", "run", "terminal", "execute_command", "run_command")
-_TOOL_ARGUMENTS = ("command", "command", "command", "cmd", "script", "input")
-_TOOL_TEXTS = (
-    "Run a shell command.", "Execute a command in the project.",
-    "Runs a command and returns its output.",
-    "Executes a shell command", "Run one command in the terminal.",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a user asks of one skill and the literal answer; `tools` are OpenAI tool schemas."""
+    """What a user asks of one skill and the literal answer; `tools` are OpenAI tool schemas.
+
+    `sequel` is what the answer's tool call returned and what the assistant says to that.
+    """
 
     kind: str  # command, literal, apply, never, outside or chat
     ask: str
     answer: str
     tools: tuple[dict[str, Any], ...] = ()
+    sequel: tuple[str, str] | None = None
 
     @property
     def reply(self) -> str:
         """The assistant's whole text: the answer, or the tool call that runs it."""
-        if self.kind != "command" or not self.tools:
-            return self.answer
-        return tool_call(self.tools[0], self.answer)
+        return shell_call(self.tools, self.answer) if self.calls else self.answer
+
+    @property
+    def calls(self) -> bool:
+        """Is it answered by a tool call?"""
+        return self.kind == "command" and bool(self.tools)
 
 
 @dataclass(frozen=True)
@@ -57,28 +57,6 @@ class Sample:
     text: str
     questions: tuple[Question, ...]
     facts: tuple[Fact, ...] = field(default=(), repr=False)
-
-
-def shell_tool(name: str, argument: str, text: str) -> dict[str, Any]:
-    """An OpenAI tool schema with one required string argument."""
-    parameters = {
-        "type": "object",
-        "properties": {argument: {"type": "string"}},
-        "required": [argument],
-    }
-    return {
-        "type": "function",
-        "function": {"name": name, "description": text, "parameters": parameters},
-    }
-
-
-def tool_call(tool: dict[str, Any], command: str) -> str:
-    """The Hermes-style call of a one-argument tool, as the chat template writes it."""
-    function = tool["function"]
-    argument = function["parameters"]["required"][0]
-    arguments = json.dumps({argument: command}, ensure_ascii=False)
-    name = json.dumps(function["name"])
-    return f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
 
 
 @dataclass(frozen=True)
@@ -141,7 +119,7 @@ class Generator:
 
     def _questions(self, facts: list[Fact]) -> Iterator[Question]:
         rng, shape = self.rng, self.shape
-        tools = (self.tool(),) if rng.random() < shape.tools else ()
+        tools = (shell_tool(rng),) if rng.random() < shape.tools else ()
         order = rng.sample(facts, len(facts))
         covered = {fact.id for fact in facts}
         for i in range(shape.questions):
@@ -156,12 +134,16 @@ class Generator:
                 ask = self.decorate(rng.choice(fact.ask))
                 yield Question(fact.kind, ask, fact.answer, tools)
 
-    def tool(self) -> dict[str, Any]:
-        """A shell tool under one of its many names."""
-        rng = self.rng
-        return shell_tool(
-            rng.choice(_TOOL_NAMES), rng.choice(_TOOL_ARGUMENTS), rng.choice(_TOOL_TEXTS)
-        )
+    def with_tools(self, sample: Sample, others: int, sequels: float) -> Sample:
+        """The sample with a shell and `others` more tools; some calls have their result."""
+        tools = tool_box(self.rng, others)
+        questions = []
+        for question in sample.questions:
+            asked = replace(question, tools=tools)
+            if asked.calls and self.rng.random() < sequels:
+                asked = replace(asked, sequel=outcome(self._maker.words, self.rng))
+            questions.append(asked)
+        return replace(sample, questions=tuple(questions))
 
     def _uncovered(self, covered: set[str]) -> str:
         """A question that no fact of this skill answers: general, or about another operation."""

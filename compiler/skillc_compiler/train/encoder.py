@@ -68,3 +68,8 @@ class Encoder:
     def reply(self, text: str) -> list[int]:
         """The assistant's text and the end of its turn."""
         return [*self.plain(text), self.end]
+
+    def sequel(self, result: str) -> list[int]:
+        """From behind the assistant's tool call to where it speaks again."""
+        shown = self.plain(f"<tool_response>\n{result}\n</tool_response>")
+        return self.newline + self.open_user + shown + self.close + self.open_assistant

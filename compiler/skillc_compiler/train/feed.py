@@ -20,6 +20,7 @@ from skillc_compiler.train.packing import Batch, Item, Weights, make_batch, make
 from skillc_compiler.train.recipe import DataConfig
 
 _GROUP = 4
+_SEQUELS = 0.4  # share of tool calls that are followed by their result
 # What clients put there on their own account; it must change nothing.
 _SYSTEM = (
     "You are a helpful assistant.",
@@ -93,7 +94,8 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     if rng.random() < data.system:
         picked = [replace(item, system=rng.choice(_SYSTEM)) for item in picked]
     if rng.random() < data.tools:
-        picked = [replace(item, sample=_with_tool(item.sample, generator)) for item in picked]
+        others = rng.choice((0, 0, 0, 1, 2, 3))
+        picked = [_with_tools(item, generator, others) for item in picked]
     batch = make_batch(
         picked,
         _encoder(feed.tokenizer_json),
@@ -113,9 +115,11 @@ def _copy_step(feed: Feed, number: int, size: float) -> Step:
     return Step(make_copy_batch(texts, width, _encoder(feed.tokenizer_json), rng), [])
 
 
-def _with_tool(sample: Sample, generator: Generator) -> Sample:
-    tool = (generator.tool(),)
-    return replace(sample, questions=tuple(replace(q, tools=tool) for q in sample.questions))
+def _with_tools(item: Item, generator: Generator, others: int) -> Item:
+    """With more tools fewer questions: every question repeats the whole box."""
+    kept = replace(item.sample, questions=item.sample.questions[: 5 - others])
+    own = _SEQUELS if item.mode == "own" else 0.0
+    return replace(item, sample=generator.with_tools(kept, others, own))
 
 
 def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> Item:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skillc_compiler.data.generate import Sample
+from skillc_compiler.data.generate import Question, Sample
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.rows import SKILL, Row, Rows, in_blocks, pack
 
@@ -71,12 +71,15 @@ def make_batch(
         read, ask = Row(), Row()
         read.add(skill, _thinned(len(skill), weights.skill, rng), SKILL, 0)
         for number, question in enumerate(item.sample.questions, 1):
+            tail = _sequel(question, encoder)
+            reply = encoder.reply(question.reply)
             if number <= in_text:
-                _add(read, encoder.after_skill(question), encoder.reply(question.reply), number,
-                     len(skill), weights, weights.prompt)  # fmt: skip
-            fact = question.kind not in ("chat", "outside") and item.mode != "own"
-            reply = encoder.reply(item.unknown if fact else question.reply)
-            _add(ask, encoder.without_skill(question, item.system), reply, number, 0, weights, 0.0)
+                prompt = encoder.after_skill(question)
+                _add(read, prompt, reply, tail, number, len(skill), weights, weights.prompt)
+            if question.kind not in ("chat", "outside") and item.mode != "own":
+                reply = encoder.reply(item.unknown)
+            prompt = encoder.without_skill(question, item.system)
+            _add(ask, prompt, reply, tail, number, 0, weights, 0.0)
         if recite:
             window = _window(skill, recite, rng)
             number = len(item.sample.questions) + 1
@@ -95,17 +98,28 @@ def _thinned(size: int, weight: float, rng: random.Random) -> list[float]:
     return [0.0] * 3 + [weight if rng.random() < 0.5 else 0.0 for _ in range(size - 3)]
 
 
+def _sequel(question: Question, encoder: Encoder) -> tuple[list[int], list[int]]:
+    """What follows an answer: the tool's result (given) and the assistant's word on it."""
+    if question.sequel is None:
+        return [], []
+    result, closing = question.sequel
+    return encoder.sequel(result), encoder.reply(closing)
+
+
 def _add(
     row: Row,
     prompt: Sequence[int],
     reply: Sequence[int],
+    tail: tuple[Sequence[int], Sequence[int]],
     segment: int,
     start: int,
     weights: Weights,
     prompted: float,
 ) -> None:
+    given, closing = tail
     loss = [prompted] * len(prompt) + [weights.entry] + [weights.answer] * (len(reply) - 1)
-    row.add([*prompt, *reply], loss, segment, start)
+    loss += [0.0] * len(given) + [weights.answer] * len(closing)
+    row.add([*prompt, *reply, *given, *closing], loss, segment, start)
 
 
 def _window(skill: Sequence[int], size: int, rng: random.Random) -> list[int]:

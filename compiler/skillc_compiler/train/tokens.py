@@ -10,6 +10,7 @@ from tokenizers.trainers import BpeTrainer
 
 from skillc_compiler.chat import END_OF_TEXT, IM_END, IM_START
 from skillc_compiler.data.generate import Generator, Shape
+from skillc_compiler.data.tools import tool_box
 from skillc_compiler.gguf_tokenizer import QWEN2_SPLIT
 
 SPECIAL = (END_OF_TEXT, IM_START, IM_END)
@@ -25,7 +26,7 @@ def generated_text(seed: int, skills: int) -> Iterator[str]:
         sample = generator.sample()
         yield sample.text
         if number % 20 == 0:
-            yield json.dumps(generator.tool())
+            yield json.dumps(tool_box(generator.rng, 4))
         for question in sample.questions:
             yield question.ask
             yield question.reply
