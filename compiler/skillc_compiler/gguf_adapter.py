@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skillc_compiler import arch as architectures
 from skillc_compiler.adapter import Adapter, LoraPair
+from skillc_compiler.arch import Architecture, in_layer
 from skillc_compiler.errors import AdapterError
 from skillc_compiler.gguf_encode import DTYPES, Tensor, encode_gguf, encode_tensor
-from skillc_compiler.gguf_names import ARCHITECTURES, LINEARS, tensor_names
+from skillc_compiler.gguf_names import tensor_names
 from skillc_compiler.gguf_types import BLOCKS, DType, Field, GgufError, Kind
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def adapter_to_gguf(adapter: Adapter, base: BaseInfo, dtype: str = "f32") -> byt
     try:
         tensors: list[Tensor] = []
         for module, name in targets.items():
-            tensors += _encode_pair(name, adapter.pairs[module], DTYPES[dtype])
+            pair = arranged_pair(module, adapter.pairs[module], base)
+            tensors += _encode_pair(name, pair, DTYPES[dtype])
         return b"".join(encode_gguf(_fields(adapter, base), tensors))
     except GgufError as error:
         raise AdapterError(f"adapter of {adapter.manifest.skill_name}: {error}") from error
@@ -71,11 +74,10 @@ def _fields(adapter: Adapter, base: BaseInfo) -> dict[str, Field]:
 
 def _targets(adapter: Adapter, base: BaseInfo) -> dict[str, str]:
     """Module -> tensor name in the base's order, all checked against the base's shapes."""
-    if base.arch not in ARCHITECTURES:
-        raise AdapterError(f"base {base.name}: architecture {base.arch} is not supported")
+    arch = architecture(base)
     names = tensor_names(base.arch, base.n_layers)
     for module, pair in adapter.pairs.items():
-        linear = module == "lm_head" or module.split(".", 3)[-1] in LINEARS
+        linear = module == "lm_head" or in_layer(module) in arch.linears
         shape = base.tensors.get(names.get(module, ""))
         if not linear or shape is None:
             raise AdapterError(f"target {module} is not a linear module of base {base.name}")
@@ -87,6 +89,31 @@ def _targets(adapter: Adapter, base: BaseInfo) -> dict[str, str]:
         if pair.rank > MAX_RANK:
             raise AdapterError(f"target {module} has rank {pair.rank}; the limit is {MAX_RANK}")
     return {module: name for module, name in names.items() if module in adapter.pairs}
+
+
+def architecture(base: BaseInfo) -> Architecture:
+    """The base's architecture. Raises AdapterError for one that is not supported."""
+    found = architectures.by_name(base.arch)
+    if found is None:
+        raise AdapterError(f"base {base.name}: architecture {base.arch} is not supported")
+    return found
+
+
+def arranged_pair(
+    module: str, pair: LoraPair, base: BaseInfo, *, inverse: bool = False
+) -> LoraPair:
+    """Factors in the order of the GGUF's rows and columns; with `inverse`, back from it."""
+    import numpy as np
+
+    arch, parameter = architecture(base), f"{in_layer(module)}.weight"
+    rows, columns = arch.rows(parameter, base.metadata), arch.columns(parameter, base.metadata)
+    if rows is None and columns is None:
+        return pair
+    if inverse:
+        rows = None if rows is None else np.argsort(rows)
+        columns = None if columns is None else np.argsort(columns)
+    a = pair.a if columns is None else pair.a[:, columns]
+    return LoraPair(a, pair.b if rows is None else pair.b[rows])
 
 
 def _encode_pair(name: str, pair: LoraPair, dtype: DType) -> list[Tensor]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skillc_compiler import arch as architectures
+from skillc_compiler.arch import Architecture, in_layer
+from skillc_compiler.arch.architecture import INVERSE_FREQUENCIES
 from skillc_compiler.errors import BaseModelError
 from skillc_compiler.file_hash import file_sha256
 from skillc_compiler.gguf_header import Header, TensorInfo, read_header
-from skillc_compiler.gguf_names import ARCHITECTURES, tensor_names
+from skillc_compiler.gguf_names import ARCHITECTURES
 from skillc_compiler.gguf_tokenizer import read_tokenizer
 from skillc_compiler.gguf_types import Array, DType, GgufError, Kind
 from skillc_compiler.gguf_write import write_base_gguf
@@ -24,15 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseInfo",
+    "base_config",
     "read_base_info",
     "read_base_weights",
     "read_tokenizer",
     "tensor_values",
     "write_base_gguf",
 ]
-
-# Keys under "<arch>." that change the computation and that `read_base_weights` does not translate.
-_UNSUPPORTED = ("rope.scaling.type", "attention.sliding_window", "expert_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,39 +84,74 @@ def read_base_info(path: Path) -> BaseInfo:
             context_length=header.need(f"{arch}.context_length", Kind.U32),
             tensors={name: info.shape for name, info in header.tensors.items()},
             chat_template=header.get("tokenizer.chat_template", Kind.STRING),
-            metadata={
-                key: entry.value
-                for key, entry in header.fields.items()
-                if not isinstance(entry.value, Array)
-            },
+            metadata=scalars(header),
         )
     except GgufError as error:
         raise BaseModelError(f"{path}: {error}") from error
 
 
 def read_base_weights(path: Path) -> tuple[dict[str, Any], dict[str, Weights]]:
-    """The base as transformers has it: keyword arguments of Qwen3Config, and float32 weights.
+    """The base as transformers has it: its configuration, and float32 weights.
 
     Weights are dequantised and keyed by Hugging Face parameter name; `lm_head.weight` only exists
-    when it is not tied. Raises BaseModelError.
+    when it is not tied. Scaled rope frequencies come as `model.rotary_emb.inv_freq`. Raises
+    BaseModelError.
     """
     header = _header(path)
     try:
-        config = _hf_config(header)
-        by_tensor = {
-            tensor: f"{module}.weight"
-            for module, tensor in tensor_names("qwen3", config["num_hidden_layers"]).items()
-        }
+        arch, config = base_config(header)
+        by_tensor = {t: p for p, t in arch.parameters(config["num_hidden_layers"]).items()}
         weights = {}
         with path.open("rb") as file:
             for name, info in header.tensors.items():
                 if name not in by_tensor:
                     raise GgufError(f"tensor {name} has no place in {config['architectures'][0]}")
                 file.seek(info.offset)
-                weights[by_tensor[name]] = tensor_values(info, file.read(info.size))
+                values = tensor_values(info, file.read(info.size))
+                weights[by_tensor[name]] = restored(arch, by_tensor[name], values, header)
     except GgufError as error:
         raise BaseModelError(f"{path}: {error}") from error
     return config, weights
+
+
+def restored(arch: Architecture, parameter: str, values: Weights, header: Header) -> Weights:
+    """A tensor's values as the Hugging Face parameter has them: inverse of writing it."""
+    import numpy as np
+
+    if parameter == INVERSE_FREQUENCIES:
+        width = 2 * values.shape[0]
+        theta = arch.real(header, "rope.freq_base", 10000.0)
+        plain = 1.0 / theta ** (np.arange(0, width, 2, dtype=np.float64) / width)
+        slowed: Weights = (plain / values).astype(np.float32)
+        return slowed
+    inner, meta = in_layer(parameter), scalars(header)
+    values = arch.decode(inner, values)
+    for axis, order in ((0, arch.rows(inner, meta)), (1, arch.columns(inner, meta))):
+        if order is not None:
+            values = values.take(np.argsort(order), axis)
+    return values
+
+
+def base_config(header: Header) -> tuple[Architecture, dict[str, Any]]:
+    """The architecture of a base's header and its Hugging Face configuration. Raises GgufError."""
+    name = header.need("general.architecture", Kind.STRING)
+    arch = architectures.by_name(name)
+    if arch is None:
+        raise GgufError(f"architecture {name} is not supported; {', '.join(ARCHITECTURES)} are")
+    if "token_embd.weight" not in header.tensors:
+        raise GgufError("token_embd.weight is missing")
+    tokens = {
+        f"{name}_token_id": header.get(f"tokenizer.ggml.{key}_token_id", Kind.U32)
+        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
+    }
+    return arch, {**arch.hf_config(header), **tokens}
+
+
+def scalars(header: Header) -> dict[str, Any]:
+    """The header's entries that are no arrays."""
+    return {
+        k: entry.value for k, entry in header.fields.items() if not isinstance(entry.value, Array)
+    }
 
 
 def tensor_values(info: TensorInfo, data: bytes) -> Weights:
@@ -150,51 +185,3 @@ def _header(path: Path) -> Header:
         raise BaseModelError(f"{path}: cannot be read ({error.strerror})") from error
     except GgufError as error:
         raise BaseModelError(f"{path}: {error}") from error
-
-
-def _hf_config(header: Header) -> dict[str, Any]:
-    arch = header.need("general.architecture", Kind.STRING)
-    if arch not in ARCHITECTURES:
-        raise GgufError(f"architecture {arch} is not supported; {', '.join(ARCHITECTURES)} is")
-    for key in _UNSUPPORTED:
-        if header.fields.get(f"{arch}.{key}") and header.fields[f"{arch}.{key}"].value != "none":
-            raise GgufError(f"{arch}.{key} is not supported")
-
-    def number(key: str) -> int:
-        return int(header.need(f"{arch}.{key}", Kind.U32))
-
-    def real(key: str) -> float:
-        return _shortest(header.need(f"{arch}.{key}", Kind.F32))
-
-    tokens = {
-        f"{name}_token_id": header.get(f"tokenizer.ggml.{key}_token_id", Kind.U32)
-        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
-    }
-    if "token_embd.weight" not in header.tensors:
-        raise GgufError("token_embd.weight is missing")
-    return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "attention_bias": False,
-        "head_dim": number("attention.key_length"),
-        "hidden_act": "silu",
-        "hidden_size": number("embedding_length"),
-        "intermediate_size": number("feed_forward_length"),
-        "max_position_embeddings": number("context_length"),
-        "num_attention_heads": number("attention.head_count"),
-        "num_hidden_layers": number("block_count"),
-        "num_key_value_heads": number("attention.head_count_kv"),
-        "rms_norm_eps": real("attention.layer_norm_rms_epsilon"),
-        "rope_parameters": {"rope_theta": real("rope.freq_base"), "rope_type": "default"},
-        "tie_word_embeddings": "output.weight" not in header.tensors,
-        "vocab_size": header.tensors["token_embd.weight"].shape[0],
-        **tokens,
-    }
-
-
-def _shortest(value: float) -> float:
-    """The shortest decimal that is this float32: 1e-06 and not 9.999999974752427e-07."""
-    import numpy as np
-
-    if not math.isfinite(value):
-        raise GgufError(f"a header entry is {value}")
-    return float(str(np.float32(value)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,23 +71,47 @@ def encode_tensor(name: str, values: npt.NDArray[np.float32], dtype: DType) -> T
     return Tensor(name, values.shape, dtype, encoded.tobytes())
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A tensor that is encoded while it is written: `pieces` yields its bytes, in order."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    pieces: Callable[[], Iterable[bytes]]
+
+
 def encode_gguf(fields: dict[str, Field], tensors: Sequence[Tensor]) -> Iterator[bytes]:
     """The GGUF file in pieces: entries and tensors in the given order, alignment 32."""
+
+    def planned(tensor: Tensor) -> Planned:
+        return Planned(tensor.name, tensor.shape, tensor.dtype, lambda: [tensor.data])
+
+    return stream_gguf(fields, [planned(tensor) for tensor in tensors])
+
+
+def stream_gguf(fields: dict[str, Field], tensors: Sequence[Planned]) -> Iterator[bytes]:
+    """As `encode_gguf`, with no more than a piece of a tensor in memory. Raises GgufError."""
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(fields))]
     for key, field in fields.items():
         parts += [_string(key), struct.pack("<I", field.kind), _value(field)]
     offset = 0
     for tensor in tensors:
         shape = tensor.shape
-        if len(tensor.data) != tensor_size(tensor.name, shape, tensor.dtype):
-            raise GgufError(f"tensor {tensor.name}: {len(tensor.data)} bytes for shape {shape}")
         dims = struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
         parts += [_string(tensor.name), dims, struct.pack("<IQ", tensor.dtype, offset)]
-        offset += len(tensor.data) + _padding(len(tensor.data))
+        size = tensor_size(tensor.name, shape, tensor.dtype)
+        offset += size + _padding(size)
     header = b"".join(parts)
     yield header + bytes(_padding(len(header)))
     for tensor in tensors:
-        yield tensor.data + bytes(_padding(len(tensor.data)))
+        size = 0
+        for piece in tensor.pieces():
+            size += len(piece)
+            yield piece
+        if size != tensor_size(tensor.name, tensor.shape, tensor.dtype):
+            raise GgufError(f"tensor {tensor.name}: {size} bytes for shape {tensor.shape}")
+        yield bytes(_padding(size))
 
 
 def _encode_q8_0(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -1,36 +1,91 @@
-"""A base as a transformers model, with the weights its GGUF holds: one copy of a base suffices."""
+"""A base as a transformers model: from its Hugging Face folder, or from its GGUF alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from skillc_compiler import arch as architectures
+from skillc_compiler.arch.architecture import INVERSE_FREQUENCIES
 from skillc_compiler.errors import BaseModelError, CompilerError
 from skillc_compiler.gguf_base import read_base_weights, read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import Qwen3ForCausalLM
+
+    from skillc_compiler.bases import Base
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZED = ("4bit", "8bit")
+_TEXT_OF_IMAGE_MODELS = {r"^(model\.)?language_model\.(model\.)?": "model."}
 
 
-def load_torch_base(gguf: Path) -> tuple[Qwen3ForCausalLM, Tokenizer]:
-    """The base's Qwen3ForCausalLM (float32, eval mode, CPU) and its tokenizer.
+def load_base(base: Base, options: Mapping[str, Any] | None = None) -> tuple[Any, Tokenizer]:
+    """The base's causal language model (eval mode) and its tokenizer.
+
+    From the Hugging Face folder when the base has one, with `options` over those it was added with
+    (`dtype`, `device_map`, `quantize`); from the GGUF otherwise, then float32 on the CPU. Raises
+    BaseModelError, and CompilerError without torch and transformers.
+    """
+    if base.hf is None:
+        return load_torch_base(base.gguf)
+    chosen = {**base.load, **(options or {})}
+    return load_hf(base.hf, **chosen), read_tokenizer(base.gguf)
+
+
+def load_hf(
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    device_map: str | None = None,
+    quantize: str | None = None,
+) -> Any:
+    """The causal language model in a Hugging Face folder, in eval mode.
+
+    `dtype` is one of DTYPES, `quantize` one of QUANTIZED (needs bitsandbytes), `device_map` as
+    transformers takes it (needs accelerate). Raises BaseModelError or CompilerError.
+    """
+    transformers = _transformers()
+    config = transformers.AutoConfig.from_pretrained(folder)
+    chosen: dict[str, Any] = {"dtype": dtype if dtype == "auto" else _torch_dtype(dtype)}
+    if device_map:
+        chosen["device_map"] = device_map
+    if quantize:
+        wanted = {f"load_in_{quantize}": True}
+        chosen["quantization_config"] = transformers.BitsAndBytesConfig(**wanted)
+    loader: Any = transformers.AutoModelForCausalLM
+    if getattr(config, "text_config", None) is not None:
+        arch = architectures.of_config({"model_type": config.model_type})
+        loader, config = getattr(transformers, arch.causal), config.text_config
+        chosen["key_mapping"] = _TEXT_OF_IMAGE_MODELS
+    try:
+        model = loader.from_pretrained(folder, config=config, **chosen)
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise CompilerError(f"{folder}: cannot be loaded this way: {reason[:200]}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BaseModelError(f"{folder}: cannot be loaded: {reason[:200]}") from error
+    return model.eval()
+
+
+def load_torch_base(gguf: Path) -> tuple[Any, Tokenizer]:
+    """The base's causal language model (float32, eval mode, CPU) and its tokenizer, from its GGUF.
 
     Nothing is frozen: callers choose what to train. Raises BaseModelError for a
     file that is not such a base, CompilerError without torch and transformers.
     """
-    try:
-        import torch
-        from transformers import Qwen3Config, Qwen3ForCausalLM
-        from transformers.initialization import no_init_weights
-    except ImportError as error:
-        raise CompilerError(
-            f"{error.name or 'torch'} is not installed: pip install 'skillc[compiler]'"
-        ) from error
+    transformers = _transformers()
+    import torch
+    from transformers.initialization import no_init_weights
+
     config, weights = read_base_weights(gguf)
+    causal = getattr(transformers, config["architectures"][0])
     with no_init_weights():
-        model = Qwen3ForCausalLM(Qwen3Config(**config, dtype="float32"))
+        model = causal(causal.config_class(**{**config, "dtype": "float32"}))
     state = {name: torch.from_numpy(value) for name, value in weights.items()}
+    frequencies = state.pop(INVERSE_FREQUENCIES, None)
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     try:
@@ -39,4 +94,24 @@ def load_torch_base(gguf: Path) -> tuple[Qwen3ForCausalLM, Tokenizer]:
         reason = " ".join(str(error).split())
         raise BaseModelError(f"{gguf}: weights do not fit the configuration: {reason}") from error
     model.tie_weights()
+    if frequencies is not None:
+        model.model.rotary_emb.inv_freq = frequencies
     return model.eval(), read_tokenizer(gguf)
+
+
+def _torch_dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+def _transformers() -> Any:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise CompilerError(
+            f"{error.name or 'torch'} is not installed: pip install 'skillc[compiler]'"
+        ) from error
+    assert torch is not None
+    return transformers
