@@ -156,22 +156,10 @@ class Endpoints:
 
     def _models(self) -> list[dict[str, Any]]:
         registry = self._service.registry
-        created = int(registry.base.path.stat().st_mtime)
-        base = {
-            "id": registry.name,
-            "object": "model",
-            "created": created,
-            "owned_by": "skillc",
-            "context_length": registry.base.context_length,
-        }
+        common = {"object": "model", "created": self._service.started, "owned_by": "skillc"}
+        base = {"id": registry.name, **common, "context_length": registry.base.context_length}
         return [base] + [
-            {
-                "id": f"{registry.name}:{name}",
-                "object": "model",
-                "created": created,
-                "owned_by": "skillc",
-                "parent": registry.name,
-            }
+            {"id": f"{registry.name}:{name}", **common, "parent": registry.name}
             for name, locked in sorted(registry.skills().items())
             if locked.verdict != "off"
         ]

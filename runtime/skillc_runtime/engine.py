@@ -82,6 +82,7 @@ class Engine:
         self.adapters = AdapterCache(self.model, self.base, max_adapters)
         self._lock = threading.Lock()
         self._resident = _Resident((), ())
+        self._closed = False
 
     @property
     def n_ctx(self) -> int:
@@ -173,8 +174,11 @@ class Engine:
         return self.score_many([(prompt, target)], adapters)[0]
 
     def close(self) -> None:
-        """Free adapters, context and weights; the engine is of no use afterwards."""
+        """Free adapters, context and weights; what is called afterwards raises ServeError."""
         with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             self.context.attach(None)
             self.adapters.close()
             self.context.close()
@@ -203,6 +207,8 @@ class Engine:
     def turn(self, adapters: Sequence[AdapterRef], *, keep: bool = False) -> Iterator[None]:
         """The caller's turn with `adapters` attached; `keep` leaves the prefix in the cache."""
         with self._lock:
+            if self._closed:
+                raise ServeError("the engine is closed")
             attachment = self.adapters.get(adapters)
             self.context.attach(attachment)
             self.adapters.trim(attachment[0] if attachment else None)

@@ -25,6 +25,11 @@ class Counter:
         with self._turn:
             self._values[key] = self._values.get(key, 0) + amount
 
+    def set(self, value: float, **labels: str) -> None:
+        """Take over a number that is counted elsewhere."""
+        with self._turn:
+            self._values[tuple(sorted(labels.items()))] = value
+
     def lines(self) -> Iterator[str]:
         with self._turn:
             values = sorted(self._values.items()) or [((), 0.0)]
@@ -33,13 +38,9 @@ class Counter:
 
 
 class Gauge(Counter):
-    """A number that is set."""
+    """A number that goes up and down."""
 
     kind = "gauge"
-
-    def set(self, value: float, **labels: str) -> None:
-        with self._turn:
-            self._values[tuple(sorted(labels.items()))] = value
 
 
 class Histogram:
@@ -89,7 +90,7 @@ class Metrics:
         self.generated_tokens = Counter("skillc_generated_tokens_total", "Tokens generated.")
         self.finished = Counter("skillc_answers_total", "Answers by finish reason.")
         self.skill_requests = Counter("skillc_skill_requests_total", "Requests by skill and form.")
-        self.adapter_loads = Gauge("skillc_adapter_loads", "Adapters loaded since the start.")
+        self.adapter_loads = Counter("skillc_adapter_loads_total", "Adapters or sets loaded.")
         self.adapters_loaded = Gauge("skillc_adapters_loaded", "Adapters in memory.")
         self.waiting = Gauge("skillc_requests_waiting", "Requests in the queue.")
         self.ttft = Histogram(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, TypeVar
@@ -18,10 +19,54 @@ from skillc_runtime.service import Prepared, Service
 from skillc_runtime.worker import Failed, Job, QueueFullError
 
 T = TypeVar("T")
+Arrival = tuple[Event | Failed, float]
+"""An event, and the perf_counter seconds at which the worker sent it."""
 
 
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
+
+
+class Inbox:
+    """Events from the worker's thread, for one reader on the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrivals: deque[Arrival] = deque()
+        self._reader: asyncio.Future[None] | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is an event that need not be waited for."""
+        return bool(self._arrivals)
+
+    def put_from_thread(self, event: Event | Failed, at: float) -> None:
+        """Hand over an event; RuntimeError when the loop has ended."""
+        self._loop.call_soon_threadsafe(self._put, (event, at))
+
+    async def get(self, timeout: float | None = None) -> Arrival:
+        """The next event; asyncio.TimeoutError when there is none for `timeout` seconds."""
+        # asyncio.Queue under wait_for would start a task and a timer for every token.
+        if not self._arrivals:
+            self._reader = self._loop.create_future()
+            timer = self._loop.call_later(timeout, self._wake) if timeout else None
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+                if timer is not None:
+                    timer.cancel()
+            if not self._arrivals:
+                raise asyncio.TimeoutError
+        return self._arrivals.popleft()
+
+    def _put(self, arrival: Arrival) -> None:
+        self._arrivals.append(arrival)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
 class Running:
@@ -35,13 +80,12 @@ class Running:
         self._stopped = False
         self._service = service
         self._arrived = arrived
-        self._events: asyncio.Queue[tuple[Event | Failed, float]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        self._inbox = Inbox()
         self._job = Job(
             prepared.prompt,
             prepared.skills.adapters,
             prepared.sampling,
-            lambda event, at: _forward(loop, self._events, event, at),
+            self._inbox.put_from_thread,
         )
 
     def start(self) -> None:
@@ -71,14 +115,14 @@ class Running:
 
     async def begin(self) -> list[Delta]:
         """Wait until the skills are attached; ApiError when they cannot be."""
-        return self._take((await self._events.get())[0])
+        return self._take(await self._inbox.get())
 
     async def deltas(self, timeout: float | None = None) -> list[Delta]:
-        """What the next event adds; asyncio.TimeoutError after `timeout` seconds without one."""
-        event, at = await asyncio.wait_for(self._events.get(), timeout)
-        if self.ttft is None and isinstance(event, Piece):
-            self.ttft = at - self._arrived
-        return self._take(event)
+        """What the next events add; asyncio.TimeoutError after `timeout` seconds without one."""
+        found = self._take(await self._inbox.get(timeout))
+        while not self.done and self._inbox.waiting:
+            found += self._take(await self._inbox.get())
+        return found
 
     def report(self) -> dict[str, Any]:
         """The `skillc` field of the answer."""
@@ -91,7 +135,10 @@ class Running:
             "ttft_ms": None if self.ttft is None else round(self.ttft * 1000, 3),
         }
 
-    def _take(self, event: Event | Failed) -> list[Delta]:
+    def _take(self, arrived: Arrival) -> list[Delta]:
+        event, at = arrived
+        if self.ttft is None and isinstance(event, Piece):
+            self.ttft = at - self._arrived
         if isinstance(event, Failed):
             raise self._failure(event.error)
         deltas = self.reply.take(event)
@@ -106,15 +153,6 @@ class Running:
             return unusable(str(error))
         code = "engine_error" if isinstance(error, ServeError) else "internal_error"
         return ApiError(503, str(error), code=code)
-
-
-def _forward(
-    loop: asyncio.AbstractEventLoop,
-    events: asyncio.Queue[tuple[Event | Failed, float]],
-    event: Event | Failed,
-    at: float,
-) -> None:
-    loop.call_soon_threadsafe(events.put_nowait, (event, at))
 
 
 async def unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:

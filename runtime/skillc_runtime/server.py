@@ -22,6 +22,7 @@ from skillc_runtime.worker import Worker
 
 _HEADER_LIMIT = 32 << 10
 _LAST_WORDS = 2  # seconds for answers that were cut short to say so
+_KEEP_ALIVE = 75  # seconds; agents think for a while between requests
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -65,6 +66,7 @@ class Server:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
                 h11_max_incomplete_event_size=_HEADER_LIMIT,
                 timeout_graceful_shutdown=math.ceil(settings.stop_seconds) + _LAST_WORDS,
             ),
@@ -117,7 +119,9 @@ class _Uvicorn(uvicorn.Server):
 
 
 def serve(settings: ServeSettings, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; `on_ready` gets the URL once requests can be answered.
+    """Serve from the main thread until SIGINT or SIGTERM.
+
+    `on_ready` gets the URL once requests can be answered.
 
     Raises BaseModelError or ServeError, each one line, when it cannot.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -53,6 +54,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.verified = False
+        self.started = int(time.time())
 
     @property
     def engine(self) -> Engine:

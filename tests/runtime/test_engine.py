@@ -274,3 +274,29 @@ def test_failed_decode_leaves_a_clean_engine(
         with pytest.raises(ServeError, match="failed to decode"):
             engine.answer(tokens)
     assert trace(engine, tokens) == (0, expected)
+
+
+def test_base_that_cannot_cut_a_sequence_starts_over(
+    fresh: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recurrent and hybrid bases refuse to drop the end of a sequence."""
+    engine = fresh()
+    tokens = prompt(engine, 2 * CHUNK + 1)
+    expected = trace(engine, tokens)
+    forget = engine.context.forget
+    monkeypatch.setattr(
+        engine.context, "forget", lambda seq=-1, start=0: start == 0 and forget(seq, start)
+    )
+    assert trace(engine, tokens) == expected
+
+
+def test_engine_reads_a_base_by_its_path(engine: Engine) -> None:
+    again = Engine(engine.base.path, n_threads=1, n_ctx=256)
+    assert (again.base, again.n_ctx) == (engine.base, 256)
+    tokens = again.tokenize("naïve 日本<|im_end|>")
+    assert again.detokenize(tokens) == "naïve 日本<|im_end|>"
+    assert again.detokenize(again.tokenize("a<|im_end|>b", special=True)) == "ab"
+    for _ in range(2):
+        again.close()
+    with pytest.raises(ServeError, match="closed"):
+        again.answer(tokens)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.runtime.support import ProjectFolder
+from tests.runtime.support import ProjectFolder, random_adapter
 
+from skillc_compiler.gguf_adapter import adapter_to_gguf
 from skillc_compiler.gguf_base import BaseInfo
 from skillc_compiler.lock import Lock
 from skillc_runtime.api_error import ApiError
@@ -127,6 +129,25 @@ def test_verify_finds_what_cannot_be_served(registry: Registry, project: Project
             registry.resolve(f"nano:{name}")
         assert error.value.status == 503
     assert registry.resolve("nano:deploy").adapters
+
+
+@pytest.mark.parametrize("fault", ["gguf", "base", "text"])
+def test_entries_that_are_whole_but_wrong(
+    registry: Registry, project: ProjectFolder, fault: str
+) -> None:
+    """The store vouches for the bytes, not for what is in them."""
+    locked = project.locked["deploy"]
+    base = replace(project.base, hash="d" * 64) if fault == "base" else project.base
+    adapter = random_adapter(base, 1, locked.hash if fault != "text" else "e" * 64)
+    data = b"GGUF but no adapter" if fault == "gguf" else adapter_to_gguf(adapter, base)
+    project.store.remove(locked.key)
+    project.store.publish(locked.key, adapter, data)
+    assert list(registry.verify()) == ["deploy"]
+    for _ in range(2):
+        with pytest.raises(ApiError) as error:
+            registry.resolve("nano:deploy")
+        assert error.value.status == 503
+    assert list(registry.problems()) == ["deploy"]
 
 
 def test_refused_adapter_stays_refused_until_it_changes(

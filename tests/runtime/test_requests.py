@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import http.client
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from tests.runtime.conftest import Client
 from tests.runtime.support import chat, user
+
+from skillc_runtime.server import running
+from skillc_runtime.settings import ServeSettings
 
 TOOL = {"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}
 
@@ -187,3 +191,41 @@ def test_logprobs(shared: Client) -> None:
     streamed = shared.chat({**body, "stream": True}).events
     parts = [chunk["choices"][0]["logprobs"]["content"] for chunk in streamed]
     assert [entry for part in parts for entry in part] == entries
+
+
+@pytest.mark.parametrize("prompt", [None, "", 7, ["a", "b"], [1, 2]])
+def test_wrong_prompts_of_completions(shared: Client, prompt: Any) -> None:
+    reply = shared.send("/v1/completions", {"model": "tiny", "prompt": prompt})
+    assert (reply.status, reply.error["param"]) == (400, "prompt")
+
+
+def test_completions_take_a_list_of_one_and_control_tokens(shared: Client) -> None:
+    counts = [
+        shared.send("/v1/completions", {"model": "tiny", "prompt": p, "max_tokens": 1}).json
+        for p in (["<|im_end|>"], "<|im_end|>x")
+    ]
+    assert [count["usage"]["prompt_tokens"] for count in counts] == [1, 2]
+    long = shared.send("/v1/completions", {"model": "tiny", "prompt": "word " * 3000})
+    assert (long.status, long.error["code"]) == (400, "prompt_too_long")
+
+
+def test_base_without_a_chat_template(shared: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = shared.server.registry.base
+    with running(ServeSettings(base.path, port=0)) as server:
+        monkeypatch.setattr(server.registry, "base", replace(base, chat_template=None))
+        client = Client(server)
+        reply = client.chat(chat("tiny"))
+        assert (reply.status, reply.error["message"].split(";")[0]) == (
+            400,
+            "this base has no chat template",
+        )
+        assert client.send("/v1/completions", {"model": "tiny", "prompt": "x"}).status == 200
+
+
+def test_bugs_are_500_without_details(shared: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(shared.server.registry, "resolve", broken)
+    reply = shared.chat(chat("tiny"))
+    assert (reply.status, reply.error["message"]) == (500, "internal error")
