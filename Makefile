@@ -45,6 +45,7 @@ bench: $(DEV_READY)
 
 docs: $(DEV_READY)
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_schema.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

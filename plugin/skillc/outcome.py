@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Status = Literal["built", "unchanged", "failed", "removed", "planned"]
+Status = Literal["built", "fetched", "unchanged", "failed", "removed", "planned", "changed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class Outcome:
             return f"failed {self.name}: {self.reason}{stays}"
         if self.status == "built":
             return f"built {self.name} in {self.seconds:.2f} s, {self.size / 1024:.0f} KiB"
+        if self.status == "fetched":
+            return f"fetched {self.name}, {self.size / 1024:.0f} KiB"
+        if self.status == "changed":
+            return f"changed {self.name} while it was built: building it again"
         if self.status == "planned":
             return f"would build {self.name}"
         return f"{self.status} {self.name}"
@@ -67,7 +71,14 @@ class BuildReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
-        counts: tuple[Status, ...] = ("built", "unchanged", "failed", "removed", "planned")
+        counts: tuple[Status, ...] = (
+            "built",
+            "fetched",
+            "unchanged",
+            "failed",
+            "removed",
+            "planned",
+        )
         return {
             "base": self.base,
             "compiler": self.compiler,
@@ -83,6 +94,8 @@ class BuildReport:
         first: Status = "planned" if self.dry_run else "built"
         parts = [f"{self.count(first)} {'to build' if self.dry_run else 'built'}"]
         parts.append(f"{self.count('unchanged')} unchanged")
+        if self.count("fetched"):
+            parts.insert(1, f"{self.count('fetched')} fetched")
         if self.count("removed"):
             parts.append(f"{self.count('removed')} removed")
         if self.count("failed"):

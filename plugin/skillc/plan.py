@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from skillc.memory import Memory
 from skillc.project import Project
 from skillc.target import Target
-from skillc_compiler.errors import ProjectError, SkillError
+from skillc_compiler.errors import ProjectError
 from skillc_compiler.find import Found
 from skillc_compiler.lock import Lock
-from skillc_compiler.skill import Skill, read_skill
-from skillc_compiler.store import build_key
+from skillc_compiler.store import Store, key_maker
 
 GGUF_DTYPE = "f16"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """One skill of the project: read and keyed, or why it could not be read.
 
-    `stored` says that the store has the key, `todo` that this build has to compile it.
+    `hash` is the skill's, `stored` says that the store has the key, `todo` that this build has to
+    compile it.
     """
 
     name: str
+    path: Path
     source: str
-    skill: Skill | None = None
+    hash: str = ""
     key: str = ""
     error: str = ""
     stored: bool = False
@@ -44,10 +47,16 @@ class Plan:
     removed: tuple[str, ...]
     before: Lock | None
     warnings: tuple[str, ...]
+    memory: Memory
+    key_of: Callable[[str], str]
 
     @property
     def todo(self) -> list[Step]:
         return [step for step in self.steps if step.todo]
+
+    def text_now(self, step: Step) -> str:
+        """The hash of what the skill's file holds at this moment; empty when it has none."""
+        return Memory().read(step.path).hash
 
 
 def make_plan(
@@ -57,6 +66,7 @@ def make_plan(
     names: Sequence[str] = (),
     force: bool = False,
     rank: int | None = None,
+    memory: Memory | None = None,
 ) -> Plan:
     """Read the project's skills and decide; `names` limits the build to those.
 
@@ -64,44 +74,72 @@ def make_plan(
     adapters of two bases or compilers in one lock.
     """
     warnings: list[str] = []
+    memory = project.memory() if memory is None else memory
     before = project.lock()
-    found = project.found(lambda line: warnings.append(project.shorten(line)))
+    found = project.found(lambda line: warnings.append(project.shorten(line)), memory)
     if not found and (before is None or not before.skills):
         roots = ", ".join(project.settings.sources)
         raise ProjectError(f"no skills in {roots}: put a SKILL.md under .skills/NAME/")
-    check_names(names, [one.name for one in found])
+    present = {one.name for one in found}
+    check_names(names, present)
     if names and before is not None and not target.matches(before):
         raise ProjectError(
             f"{project.lock_path.name} was built with another base or compiler: "
             "run 'skillc build' without names once"
         )
     rank = project.settings.rank if rank is None else rank
+    key_of = key_maker(target.base_hash, target.compiler_hash, key_options(rank))
+    store = project.store()
     wanted = [one for one in found if not names or one.name in names]
-    read = [read_step(project, one, warnings) for one in wanted]
-    steps = tuple(decide(step, project, target, rank=rank, force=force) for step in read)
+    steps = []
+    for one in wanted:
+        step = read_step(project, one, memory, warnings)
+        if not step.error:
+            set_key(step, step.hash, key_of, store, memory)
+            step.todo = force or not step.stored
+        steps.append(step)
     gone: Iterable[str] = before.skills if before is not None and not names else ()
-    present = {one.name for one in found}
     removed = tuple(name for name in gone if name not in present)
-    return Plan(project, target, rank, steps, removed, before, tuple(warnings))
+    return Plan(
+        project, target, rank, tuple(steps), removed, before, tuple(warnings), memory, key_of
+    )
 
 
-def read_step(project: Project, found: Found, warnings: list[str]) -> Step:
+def read_step(project: Project, found: Found, memory: Memory, warnings: list[str]) -> Step:
     source = project.relative(found.path)
-    try:
-        skill = read_skill(found.path)
-    except SkillError as error:
-        return Step(found.name, source, error=project.shorten(str(error)))
-    warnings += [f"{source}: {warning}" for warning in skill.warnings]
-    return Step(found.name, source, skill)
+    known = memory.read(found.path)
+    if known.error:
+        return Step(found.name, found.path, source, error=project.shorten(known.error))
+    if known.warnings:
+        warnings += [f"{source}: {warning}" for warning in known.warnings]
+    return Step(found.name, found.path, source, known.hash)
 
 
-def decide(step: Step, project: Project, target: Target, *, rank: int, force: bool) -> Step:
-    """`step` with its build key, and whether it has to be compiled."""
-    if step.skill is None:
-        return step
-    key = build_key(step.skill.hash, target.base_hash, target.compiler_hash, key_options(rank))
-    stored = project.store().has(key)
-    return replace(step, key=key, stored=stored, todo=force or not stored)
+def set_key(
+    step: Step, text: str, key_of: Callable[[str], str], store: Store, memory: Memory
+) -> None:
+    """Give `step` the hash `text`, its build key, and whether the store has that."""
+    step.hash, step.key = text, key_of(text)
+    step.stored = memory.has(store, step.key)
+
+
+def changes(plan: Plan) -> Iterator[str]:
+    """What running `plan` would change in the lock, one phrase for each skill."""
+    if plan.before is None:
+        yield "there is none"
+        return
+    if not plan.target.matches(plan.before):
+        yield "it is for another base or compiler"
+        return
+    for step in plan.steps:
+        locked = plan.before.skills.get(step.name)
+        if step.error:
+            yield f"{step.name} cannot be read"
+        elif locked is None:
+            yield f"{step.name} is new"
+        elif (locked.key, locked.source, locked.stale) != (step.key, step.source, False):
+            yield f"{step.name} changed"
+    yield from (f"{name} is gone" for name in plan.removed)
 
 
 def key_options(rank: int) -> Mapping[str, object]:
@@ -109,12 +147,11 @@ def key_options(rank: int) -> Mapping[str, object]:
     return {"dtype": GGUF_DTYPE, "rank": rank}
 
 
-def check_names(names: Sequence[str], known: Sequence[str]) -> None:
+def check_names(names: Sequence[str], known: Collection[str]) -> None:
     """ProjectError for the first of `names` that is not `known`."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean '{near[0]}'?" if near else f"there is {', '.join(known) or 'none'}"
-            )
+            there = ", ".join(sorted(known)) or "none"
+            hint = f"did you mean '{near[0]}'?" if near else f"there is {there}"
             raise ProjectError(f"no skill '{name}' in this project: {hint}")

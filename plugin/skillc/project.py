@@ -12,13 +12,17 @@ from skillc.settings import SETTINGS_FILE, Settings, has_tool_table, read_settin
 from skillc_compiler.errors import ProjectError
 
 if TYPE_CHECKING:
+    from skillc.memory import Memory
     from skillc_compiler.find import Found
     from skillc_compiler.lock import Lock
+    from skillc_compiler.share import Share
     from skillc_compiler.store import Store
 
 SKILLS_FOLDER = ".skills"
 STATE_FOLDER = ".skillc"
 LOCK_FILE = "skillc.lock"
+USER_ROOTS = ("~/.agents/skills", "~/.claude/skills", "~/.config/opencode/skills")
+"""Where a user keeps skills for all projects, nearest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +79,48 @@ class Project:
 
         return Lock.load(self.lock_path) if self.lock_path.exists() else None
 
+    def memory(self) -> Memory:
+        """What skills and adapters were at the last build."""
+        from skillc.memory import Memory
+
+        return Memory(self.state / "memory.json")
+
+    def share(self) -> Share | None:
+        """The store that others use too, if the settings name one."""
+        from skillc_compiler.share import open_share
+
+        return open_share(self.settings.store, self.root) if self.settings.store else None
+
     def roots(self) -> list[Path]:
         """The folders searched for skills, nearest first."""
-        return [self.root / Path(source).expanduser() for source in self.settings.sources]
+        settings = self.settings
+        user = USER_ROOTS if settings.user_skills else ()
+        sources = (*settings.sources, *settings.extra_sources, *user)
+        return [self.root / Path(source).expanduser() for source in sources]
 
-    def found(self, report: Callable[[str], None]) -> list[Found]:
+    def found(self, report: Callable[[str], None], memory: Memory | None = None) -> list[Found]:
         """Every skill's place; `report` gets one line for whatever cannot be looked at."""
         from skillc_compiler.find import find_skills
 
-        return find_skills(self.roots(), allowed=[self.root], report=report)
+        if memory is None:
+            return find_skills(self.roots(), allowed=[self.root], report=report)
+        return find_skills(
+            self.roots(),
+            allowed=[self.root],
+            name_of=memory.name_of,
+            listing_of=memory.listing,
+            report=report,
+        )
 
     def relative(self, path: Path) -> str:
-        """`path` as the lock names it: from the root, with forward slashes."""
+        """`path` as the lock names it: from the root, or ~ for a user's own skill."""
+        place, root = str(path), f"{self.root}{os.sep}"
+        if place.startswith(root):
+            return place.removeprefix(root)
+        for user in USER_ROOTS:
+            top = str(Path(user).expanduser())
+            if place.startswith(f"{top}{os.sep}"):
+                return user + place.removeprefix(top)
         return Path(os.path.relpath(path, self.root)).as_posix()
 
     def shorten(self, message: str) -> str:

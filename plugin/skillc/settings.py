@@ -21,7 +21,56 @@ TEMPLATE = f"""\
 # base = "nano"       # the language model the skills are compiled for
 # rank = 32           # of the adapters: higher keeps more of a long skill and costs more bytes
 # sources = {list(SOURCES)}
+# extra_sources = []  # folders searched after those
+# user_skills = false # also search your own folders, such as ~/.agents/skills
+# store = ""          # a folder or URL where adapters are shared with others
+# store_mb = 0        # megabytes of adapters out of use that 'skillc prune' leaves
 """.replace("'", '"')
+
+_FOLDERS = {"type": "array", "items": {"type": "string", "minLength": 1}}
+
+SCHEMA: Mapping[str, Mapping[str, Any]] = {
+    "base": {
+        "type": "string",
+        "pattern": r"\S",
+        "description": "The language model the skills are compiled for.",
+        "must": 'be a name, such as base = "nano"',
+    },
+    "rank": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_RANK,
+        "description": "Rank of the adapters: higher keeps more of a long skill, in more bytes.",
+        "must": f"be a whole number from 1 to {MAX_RANK}",
+    },
+    "sources": {
+        **_FOLDERS,
+        "description": "Folders with skills, nearest first; replaces the default list.",
+        "must": 'be folder names, such as [".skills"]',
+    },
+    "extra_sources": {
+        **_FOLDERS,
+        "description": "Folders with skills, searched after `sources`.",
+        "must": 'be folder names, such as ["docs/skills"]',
+    },
+    "user_skills": {
+        "type": "boolean",
+        "description": "Whether to search the user's own folders too, such as ~/.agents/skills.",
+        "must": "be true or false",
+    },
+    "store": {
+        "type": "string",
+        "description": "A folder or URL (fsspec) where adapters are shared; empty for none.",
+        "must": 'be a folder or a URL, such as "s3://bucket/skills"',
+    },
+    "store_mb": {
+        "type": "integer",
+        "minimum": 0,
+        "description": "Megabytes of adapters out of use that `skillc prune` leaves in the store.",
+        "must": "be a whole number of megabytes, 0 or more",
+    },
+}
+"""What each key may hold, as JSON schema; `must` ends the error for a value that does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +80,10 @@ class Settings:
     base: str = "nano"
     rank: int = 32
     sources: tuple[str, ...] = SOURCES
+    extra_sources: tuple[str, ...] = ()
+    user_skills: bool = False
+    store: str = ""
+    store_mb: int = 0
 
 
 def read_settings(root: Path) -> Settings:
@@ -67,20 +120,47 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 def check(table: Mapping[str, Any], where: str) -> Settings:
     """`table` as Settings; ProjectError on an unknown key or a value of the wrong kind."""
-    default = Settings()
-    known = [field.name for field in fields(default)]
-    for key in table:
+    known = [field.name for field in fields(Settings)]
+    for key, value in table.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
             raise ProjectError(f"{where}: unknown key '{key}': {hint}")
-    base = table.get("base", default.base)
-    if not isinstance(base, str) or not base.strip():
-        raise ProjectError(f'{where}: base must be a name, such as base = "nano"')
-    rank = table.get("rank", default.rank)
-    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
-        raise ProjectError(f"{where}: rank must be a whole number from 1 to {MAX_RANK}")
-    sources = table.get("sources", list(default.sources))
-    if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
-        raise ProjectError(f'{where}: sources must be folder names, such as [".skills"]')
-    return Settings(base=base, rank=rank, sources=tuple(sources))
+        if not fits(value, SCHEMA[key]):
+            raise ProjectError(f"{where}: {key} must {SCHEMA[key]['must']}")
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+    }
+    return Settings(**values)
+
+
+def fits(value: object, rule: Mapping[str, Any]) -> bool:
+    """Whether `value` keeps a rule of SCHEMA."""
+    kind = rule["type"]
+    if kind == "array":
+        return isinstance(value, list) and all(fits(item, rule["items"]) for item in value)
+    if kind == "string":
+        blank = "pattern" in rule and isinstance(value, str) and not value.strip()
+        return isinstance(value, str) and len(value) >= rule.get("minLength", 0) and not blank
+    if kind == "boolean":
+        return isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and rule["minimum"] <= value <= rule.get("maximum", value)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of skillc.toml."""
+    default = Settings()
+    properties = {}
+    for key, rule in SCHEMA.items():
+        value = getattr(default, key)
+        shown = {name: part for name, part in rule.items() if name != "must"}
+        properties[key] = {**shown, "default": list(value) if isinstance(value, tuple) else value}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "skillc.toml",
+        "description": "Settings of skillc; the same keys work under [tool.skillc].",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }

@@ -119,7 +119,17 @@ class FakeCompiler:
         rank: int = 32,
         on_done: Callable[[Skill, Adapter | CompilerError], None] | None = None,
     ) -> list[Adapter | CompilerError]:
-        return [self.compile(skill, rank=rank) for skill in skills]
+        made: list[Adapter | CompilerError] = []
+        for skill in skills:
+            try:
+                made.append(self.compile(skill, rank=rank))
+            except CompilerError as error:
+                made.append(error)
+            except RuntimeError as error:
+                made.append(CompilerError(f"cannot be compiled: unexpected RuntimeError: {error}"))
+            if on_done is not None:
+                on_done(skill, made[-1])
+        return made
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

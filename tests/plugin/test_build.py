@@ -22,7 +22,7 @@ from tests.plugin.project import (
     write_skill,
 )
 
-from skillc.build import verdict_of
+from skillc.job import verdict_of
 from skillc_compiler.store import Store
 
 

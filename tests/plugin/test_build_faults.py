@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,11 @@ def test_the_last_good_adapter_stays(root: Path, run: Run, compiler: FakeCompile
     done = run("build")
     assert done.code == 1
     assert "; its last good adapter stays" in done.err
-    assert locked(root).skills["testing"] == old
+    assert locked(root).skills["testing"] == replace(old, stale=True)
     assert build_json(run)["skills"][0]["kept"] is True
+    write_skill(root, "testing")
+    assert build_json(run)["unchanged"] == 1
+    assert locked(root).skills["testing"] == old
 
 
 def test_the_last_good_adapter_of_another_base_goes(

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.plugin.project import Run, write_skill
 
 from skillc.project import Project
-from skillc.settings import SOURCES, TEMPLATE, Settings, read_settings
+from skillc.settings import (
+    SCHEMA,
+    SOURCES,
+    TEMPLATE,
+    Settings,
+    check,
+    json_schema,
+    read_settings,
+)
 from skillc_compiler.errors import ProjectError
 from skillc_compiler.find import PROJECT_ROOTS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -64,8 +84,82 @@ def test_the_template_says_the_defaults(bare: Path) -> None:
     assert read_settings(bare) == Settings()
     (bare / "skillc.toml").write_text(TEMPLATE.replace("# base", "base").replace("# rank", "rank"))
     assert read_settings(bare) == Settings()
-    (bare / "skillc.toml").write_text(TEMPLATE.replace("# sources", "sources"), "utf-8")
+    (bare / "skillc.toml").write_text(re.sub(r"^# (?=\w+ = )", "", TEMPLATE, flags=re.M), "utf-8")
     assert read_settings(bare) == Settings()
+    assert set(tomllib.loads((bare / "skillc.toml").read_text("utf-8"))) == set(SCHEMA)
+
+
+def test_the_schema_is_published_and_says_what_the_settings_are() -> None:
+    published = json.loads((REPOSITORY / "docs" / "skillc.schema.json").read_text("utf-8"))
+    assert published == json_schema(), "run 'make docs'"
+    assert published["additionalProperties"] is False
+    assert list(published["properties"]) == [field.name for field in fields(Settings)]
+    for key, rule in published["properties"].items():
+        assert check({key: rule["default"]}, "here") == Settings()
+        other = 1 if rule["type"] == "string" else "x"
+        wrongs: tuple[Any, ...] = (None, 1.5, "", [""], [1], -1, {}, other)
+        for wrong in wrongs:
+            if not valid(wrong, rule):
+                with pytest.raises(ProjectError, match=rf"^here: {key} must "):
+                    check({key: wrong}, "here")
+            else:
+                check({key: wrong}, "here")
+
+
+def valid(value: object, rule: dict[str, Any]) -> bool:
+    """The part of JSON schema that the settings use, read as the standard says."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "string": (str,), "integer": (int,), "boolean": (bool,), "array": (list,)
+    }  # fmt: skip
+    if not isinstance(value, kinds[rule["type"]]):
+        return False
+    if isinstance(value, list):
+        return all(valid(item, rule["items"]) for item in value)
+    if isinstance(value, str):
+        matches = re.search(rule.get("pattern", ""), value) is not None
+        return matches and len(value) >= rule.get("minLength", 0)
+    low, high = rule.get("minimum", value), rule.get("maximum", value)
+    return bool(low <= value <= high)
+
+
+def test_extra_and_user_sources(root: Path, home: Path, run: Run) -> None:
+    write_skill(root, "testing")
+    for folder in (root / "notes", home / ".agents" / "skills", home / ".claude" / "skills"):
+        for name in ("deploy", folder.parent.name.strip(".") + "-own"):
+            path = folder / name / "SKILL.md"
+            path.parent.mkdir(parents=True)
+            path.write_text(f"---\nname: {name}\ndescription: How.\n---\nDo.\n", "utf-8")
+    settings = 'base = "tiny"\nextra_sources = ["notes"]\n'
+    (root / "skillc.toml").write_text(settings, "utf-8")
+    listed = json.loads(run("list", "--json").out)["skills"]
+    assert [one["name"] for one in listed] == ["deploy", "project-own", "testing"]
+    (root / "skillc.toml").write_text(settings + "user_skills = true\n", "utf-8")
+    shown = run("list")
+    listed = json.loads(run("list", "--json").out)["skills"]
+    sources = {one["name"]: one["source"] for one in listed}
+    assert sources["deploy"] == "notes/deploy/SKILL.md"
+    assert sources["agents-own"] == "~/.agents/skills/agents-own/SKILL.md"
+    assert sources["claude-own"] == "~/.claude/skills/claude-own/SKILL.md"
+    hidden = "deploy: notes/deploy/SKILL.md hides ~/.agents/skills/deploy/SKILL.md"
+    assert hidden in shown.err.splitlines()
+
+
+def test_what_npx_skills_installs(root: Path, run: Run) -> None:
+    """Copies in .agents/skills, relative links in .claude/skills, a lock of its own beside them."""
+    for name in ("deploy", "testing"):
+        path = root / ".agents" / "skills" / name / "SKILL.md"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"---\nname: {name}\ndescription: How.\n---\nDo.\n", "utf-8")
+        link = root / ".claude" / "skills" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../.agents/skills/{name}", target_is_directory=True)
+    entry = {"source": "them/skills", "sourceType": "github", "computedHash": "0" * 64}
+    lock = {"version": 1, "skills": {"deploy": entry, "testing": entry}}
+    (root / "skills-lock.json").write_text(json.dumps(lock), "utf-8")
+    done = run("list", "--json")
+    assert (done.code, json.loads(done.out)["problems"]) == (0, [])
+    sources = [one["source"] for one in json.loads(done.out)["skills"]]
+    assert sources == [f".agents/skills/{name}/SKILL.md" for name in ("deploy", "testing")]
 
 
 def test_settings_from_either_file(bare: Path) -> None:
@@ -80,6 +174,11 @@ def test_settings_from_either_file(bare: Path) -> None:
     [
         ("rnak = 8", "skillc.toml: unknown key 'rnak': did you mean 'rank'?"),
         ("colour = 8", "skillc.toml: unknown key 'colour': known keys: base, rank, sources"),
+        ("extra_source = []", "unknown key 'extra_source': did you mean 'extra_sources'?"),
+        ("extra_sources = ['']", "extra_sources must be folder names"),
+        ("user_skills = 'yes'", "user_skills must be true or false"),
+        ("store = 3", "store must be a folder or a URL"),
+        ("store_mb = -1", "store_mb must be a whole number of megabytes"),
         ("rank = 0", "rank must be a whole number from 1 to 256"),
         ("rank = true", "rank must be a whole number from 1 to 256"),
         ("rank = '8'", "rank must be a whole number from 1 to 256"),

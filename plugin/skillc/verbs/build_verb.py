@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skillc.build import preview, run_plan
+from skillc.build import build, check_locked, preview
 from skillc.cli import Start
 from skillc.outcome import BuildReport
-from skillc.plan import make_plan
+from skillc.plan import Plan, make_plan
 from skillc.progress import progress_for
 from skillc.project import Project
 from skillc.settings import MAX_RANK
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--force", is_flag=True, help="Compile even what did not change.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done; write nothing.")
+@click.option("--locked", is_flag=True, help="Fail if skillc.lock would change; for CI.")
 @click.option(
     "--rank",
     type=click.IntRange(1, MAX_RANK),
@@ -40,26 +41,42 @@ def command(
     names: tuple[str, ...],
     force: bool,
     dry_run: bool,
+    locked: bool,
     rank: int | None,
     as_json: bool,
 ) -> int:
     """Compile the skills that changed.
 
     All skills of the project, or only those with the given NAMEs. Exit code 1 when a skill could
-    not be read or compiled; the others are built all the same.
+    not be read or compiled; the others are built all the same. With --locked only adapters that are
+    missing are fetched or compiled, and exit code 1 means that the lock is out of date.
     """
     started = time.perf_counter()
     project = Project.find(start.folder)
     target = find_target(project.settings.base)
-    plan = make_plan(project, target, names=names, force=force, rank=rank)
+    memory = project.memory()
+    loaded: list[Compiler] = []
+
+    def make() -> Plan:
+        memory.begin()
+        # What was compiled once is not compiled again for a text that changed meanwhile.
+        again = force and not loaded
+        return make_plan(project, target, names=names, force=again, rank=rank, memory=memory)
 
     def load() -> Compiler:
         from skillc_compiler.families.interface import load_compiler
 
-        return load_compiler(target.base)
+        if not loaded:
+            loaded.append(load_compiler(target.base))
+        return loaded[0]
 
-    progress = progress_for(quiet=as_json)
-    report = preview(plan) if dry_run else run_plan(plan, load, progress)
+    if dry_run:
+        plan = make()
+        if locked:
+            check_locked(plan)
+        report = preview(plan)
+    else:
+        report = build(make, load, progress_for(quiet=as_json), locked=locked)
     report = replace(report, seconds=time.perf_counter() - started)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
