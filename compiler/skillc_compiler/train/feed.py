@@ -94,7 +94,7 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     if rng.random() < data.system:
         picked = [replace(item, system=rng.choice(_SYSTEM)) for item in picked]
     if rng.random() < data.tools:
-        others = rng.choice((0, 0, 0, 1, 2, 3))
+        others = rng.choice((0, 0, 0, 0, 1, 2))
         picked = [_with_tools(item, generator, others) for item in picked]
     batch = make_batch(
         picked,
