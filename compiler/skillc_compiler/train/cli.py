@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,11 +75,6 @@ def export_pair(recipe_name: str, out: Path) -> Path:
 def _prepare(out: Path, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    if sys.platform == "linux":
-        # Large tensors come and go every step; without this glibc gives their pages back each time.
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _tokenizer(recipe: Recipe, out: Path, real: Sequence[str], seed: int) -> Tokenizer:
