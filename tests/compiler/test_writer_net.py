@@ -58,15 +58,17 @@ def test_full_rank_factors_are_the_sum_of_outer_products() -> None:
     assert torch.allclose(b @ a, values.T @ keys, atol=1e-4)
 
 
-def test_truncation_is_the_best_approximation() -> None:
+@pytest.mark.parametrize("length", [50, 200])
+def test_truncation_is_the_best_approximation(length: int) -> None:
     torch.manual_seed(0)
-    keys, values = torch.randn(50, 96), torch.randn(50, 64)
+    keys, values = torch.randn(length, 96), torch.randn(length, 64)
     a, b = low_rank(keys, values, 8)
     dense = values.T @ keys
     singular = torch.linalg.svdvals(dense)
     error = torch.linalg.matrix_norm(dense - b @ a)
     assert torch.isclose(error, singular[8:].square().sum().sqrt(), rtol=1e-4)
     assert a.shape == (8, 96) and b.shape == (64, 8)
+    assert torch.allclose(a.norm(dim=1), b.norm(dim=0), rtol=1e-3)
 
 
 def test_fewer_memories_than_rank_leave_zero_directions() -> None:

@@ -186,16 +186,27 @@ def apply_write(inputs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 def low_rank(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The best rank-`rank` LoRA (A [rank, inner], B [hidden, rank]) of sum_t v_t k_t^T.
 
-    keys [S, inner], values [S, hidden]. QR of both factors, SVD of the small core (Eckart-Young),
-    square roots of the singular values on both sides; missing directions are zero rows.
+    keys [S, inner], values [S, hidden]; Eckart-Young by whichever decomposition is smaller. Square
+    roots of the singular values go to both sides; missing directions are zero rows.
     """
-    q_key, r_key = torch.linalg.qr(keys.double().T)
-    q_value, r_value = torch.linalg.qr(values.double().T)
+    left, right = _decompose(keys.double(), values.double(), rank)
+    weight = right.norm(dim=1)
+    root = weight.sqrt()
+    a = torch.zeros(rank, keys.shape[1])
+    b = torch.zeros(values.shape[1], rank)
+    a[: len(weight)] = right / root.clamp_min(1e-12)[:, None]
+    b[:, : len(weight)] = left * root
+    return a, b
+
+
+def _decompose(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Left singular vectors [hidden, k] of the sum and the rows [k, inner] they pick out of it."""
+    if len(keys) > values.shape[1]:
+        dense = values.T @ keys
+        left = torch.linalg.eigh(dense @ dense.T).eigenvectors.flip(1)[:, :rank]
+        return left, left.T @ dense
+    q_value, r_value = torch.linalg.qr(values.T)
+    q_key, r_key = torch.linalg.qr(keys.T)
     left, weight, right = torch.linalg.svd(r_value @ r_key.T, full_matrices=False)
-    kept = min(rank, len(weight))
-    root = weight[:kept].sqrt()
-    a = torch.zeros(rank, keys.shape[1], dtype=torch.float64)
-    b = torch.zeros(values.shape[1], rank, dtype=torch.float64)
-    a[:kept] = root[:, None] * (right[:kept] @ q_key.T)
-    b[:, :kept] = (q_value @ left[:, :kept]) * root
-    return a.float(), b.float()
+    picked = weight[:rank, None] * (right[:rank] @ q_key.T)
+    return q_value @ left[:, :rank], picked
