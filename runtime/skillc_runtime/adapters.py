@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 MAX_BYTES = 2 << 30
 
 
+class BadAdapterError(AdapterError):
+    """An adapter is refused for what it is; reading it again would not help."""
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterRef:
     """An adapter to attach: the file it is read from, the hash its bytes must have, its scale."""
@@ -38,6 +42,12 @@ def set_key(refs: Iterable[AdapterRef]) -> SetKey:
     return tuple((ref.sha256, ref.scale) for ref in refs)
 
 
+def not_finite(key: Iterable[tuple[str, float]]) -> BadAdapterError:
+    """What is said of adapters, as in a set key, with which the base computes NaN."""
+    names = " + ".join(f"{sha256[:12]}@{scale:g}" for sha256, scale in key)
+    return BadAdapterError(f"with adapter {names} the base computes NaN or infinity; set aside")
+
+
 class AdapterCache:
     """The adapters loaded on one model, sets of several stacked into one.
 
@@ -49,7 +59,7 @@ class AdapterCache:
         self._base = base
         self._capacity = capacity
         self._loaded: OrderedDict[SetKey, LoadedAdapter] = OrderedDict()
-        self._quarantined: set[frozenset[str]] = set()
+        self._quarantined: set[frozenset[tuple[str, float]]] = set()
         self.loads = 0
 
     def __len__(self) -> int:
@@ -81,9 +91,9 @@ class AdapterCache:
             self._loaded.pop(key).free()
 
     def quarantine(self, refs: Sequence[AdapterRef]) -> None:
-        """Refuse this combination from now on: its logits were not finite."""
+        """Refuse this combination, at these scales, from now on: its logits were not finite."""
         if refs:
-            self._quarantined.add(frozenset(ref.sha256 for ref in refs))
+            self._quarantined.add(frozenset(set_key(refs)))
 
     def close(self) -> None:
         """Free all; no context may hold one any more."""
@@ -91,14 +101,10 @@ class AdapterCache:
             self._loaded.popitem()[1].free()
 
     def _refuse_quarantined(self, refs: Sequence[AdapterRef]) -> None:
-        wanted = {ref.sha256 for ref in refs}
+        wanted = set(set_key(refs))
         for bad in self._quarantined:
             if bad <= wanted:
-                names = " + ".join(sorted(sha256[:12] for sha256 in bad))
-                raise AdapterError(
-                    f"adapter {names} is set aside: it made the base compute NaN or infinity; "
-                    "rebuild the skill"
-                )
+                raise not_finite(sorted(bad))
 
     def _load(self, refs: Sequence[AdapterRef]) -> LoadedAdapter:
         layers = [self._read(ref) for ref in refs]
@@ -112,7 +118,7 @@ class AdapterCache:
         try:
             return Layer(data, validate_adapter(data, self._base), ref.scale)
         except AdapterError as error:
-            raise AdapterError(f"{ref.path}: {error}") from error
+            raise BadAdapterError(f"{ref.path}: {error}") from error
 
 
 def read_adapter(ref: AdapterRef) -> bytes:

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from skillc_compiler.errors import SkillcError
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.endpoints import Endpoints
 from skillc_runtime.guard import Guard
@@ -82,6 +83,7 @@ def create_app(
         exception_handlers={
             ApiError: _api_error,
             HTTPException: _http_error,
+            SkillcError: _skillc_error,
             ClientGoneError: _gone,
             ClientDisconnect: _gone,
             Exception: _unexpected,
@@ -112,6 +114,10 @@ class Count:
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return JSONResponse(error.body(), error.status, error.headers())
+
+
+async def _skillc_error(request: Request, error: Exception) -> Response:
+    return JSONResponse(ApiError(503, str(error), code="internal_error").body(), 503)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -83,6 +83,8 @@ class Endpoints:
             status, problems = "failed", {"base": str(service.worker.failure)}
         elif not service.verified:
             status = "loading"
+        elif service.settings.alive is not None and (line := service.settings.alive()):
+            status, problems = "failed", {"watch": line}
         body = {
             "status": status,
             "base": service.registry.name,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skillc_compiler.errors import AdapterError, ServeError
+from skillc_compiler.errors import ServeError
 from skillc_runtime import batched
-from skillc_runtime.adapters import AdapterCache, AdapterRef, SetKey, set_key
+from skillc_runtime.adapters import AdapterCache, AdapterRef, SetKey, not_finite, set_key
 from skillc_runtime.context import Context, Entry
 from skillc_runtime.events import Answer, Event, Finish, Piece, Started
 from skillc_runtime.llama import Model
@@ -192,7 +192,7 @@ class Engine:
             raise ServeError(f"a prompt of {len(prompt)} tokens: the context has {self.n_ctx}")
 
     def check_finite(self, row: Row, adapters: Sequence[AdapterRef]) -> None:
-        """AdapterError, and the set is set aside, when `row` is not finite."""
+        """BadAdapterError, and the set is refused from now on, when `row` is not finite."""
         if np.isfinite(row).all():
             return
         self._resident = _Resident((), ())
@@ -200,8 +200,7 @@ class Engine:
         self.adapters.quarantine(adapters)
         if not adapters:
             raise ServeError(f"{self.base.path}: the base computes NaN or infinity")
-        names = " + ".join(ref.sha256[:12] for ref in adapters)
-        raise AdapterError(f"adapter {names} makes the base compute NaN or infinity; set aside")
+        raise not_finite(set_key(adapters))
 
     @contextmanager
     def turn(self, adapters: Sequence[AdapterRef], *, keep: bool = False) -> Iterator[None]:

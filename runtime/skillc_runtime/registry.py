@@ -107,8 +107,8 @@ class Registry:
         return self.problems()
 
     def refuse(self, skills: SkillSet, line: str) -> None:
-        """Remember that the engine refused the adapter of a set of one."""
-        if len(skills.adapters) == 1:
+        """Remember that the engine refused an adapter that was alone and at its normal scale."""
+        if len(skills.adapters) == 1 and skills.adapters[0].scale == 1.0:
             with self._turn:
                 self._refused[skills.adapters[0].sha256] = line
 

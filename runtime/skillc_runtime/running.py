@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from skillc_compiler.errors import AdapterError, ServeError
+from skillc_runtime.adapters import BadAdapterError
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.events import Event, Piece
 from skillc_runtime.registry import unusable
@@ -148,8 +149,9 @@ class Running:
         return deltas
 
     def _failure(self, error: Exception) -> ApiError:
-        if isinstance(error, AdapterError):
+        if isinstance(error, BadAdapterError):
             self._service.registry.refuse(self.prepared.skills, str(error))
+        if isinstance(error, AdapterError):
             return unusable(str(error))
         code = "engine_error" if isinstance(error, ServeError) else "internal_error"
         return ApiError(503, str(error), code=code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ class ServeSettings:
 
     `base` is the base's GGUF, `name` what clients call it (default: its own name), `project` the
     folder with skillc.lock (None: no skills).  `port` 0 takes a free one.  `token` is the API key
-    that clients must send; without one only this machine may be listened on.
+    that clients must send; without one only this machine may be listened on.  `alive` says in one
+    line what else that serving depends on has died (None: nothing); /health is then a 503.
     """
 
     base: Path
@@ -32,3 +34,4 @@ class ServeSettings:
     max_waiting: int = 32
     ping_seconds: float = 5.0
     stop_seconds: float = 5.0
+    alive: Callable[[], str | None] | None = None

@@ -55,7 +55,6 @@ class _Json:
     def __init__(self) -> None:
         self.depth = 0
         self.begun = False
-        self.broken = False
         self._in_string = False
         self._escaped = False
 
@@ -70,7 +69,7 @@ class _Json:
     def step(self, char: str) -> None:
         if self._in_string:
             if char < " ":  # never raw inside a JSON string: the quote was not closed
-                self.broken, self._in_string = True, False
+                self._in_string = False
             elif self._escaped:
                 self._escaped = False
             elif char == "\\":

@@ -122,7 +122,7 @@ class Client:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.server.url + path, data, dict(headers or {}))
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return Reply(answer.status, answer.headers, answer.read().decode())
         except urllib.error.HTTPError as error:
             with error:
@@ -130,6 +130,12 @@ class Client:
 
     def chat(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Reply:
         return self.send("/v1/chat/completions", body, headers)
+
+    def text(self, body: Mapping[str, Any]) -> str:
+        """The text of a chat answer that must succeed."""
+        reply = self.chat(body)
+        assert reply.status == 200, reply.text
+        return str(reply.json["choices"][0]["message"]["content"])
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ from skillc_compiler.lock import Lock, LockedBase, LockedCompiler, LockedSkill
 from skillc_compiler.skill import read_skill
 from skillc_compiler.store import Store, build_key
 from skillc_runtime.adapters import AdapterRef
+from skillc_runtime.engine import Engine
 
 Verdict = Literal["adapter", "text", "off"]
 
 SKILL = "---\nname: {name}\ndescription: How to {name}.\n---\n\n# {name}\n\n- Say {name} {words}.\n"
+TEXT = "Deploy the orchard service with kubectl apply and it's 42 times faster. "
 TARGETS = ("self_attn.q_proj", "mlp.down_proj")
 
 
@@ -129,9 +131,16 @@ def names(attached: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(entry["name"]) for entry in attached]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until something happens; AssertionError when it does not."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+def prompt(engine: Engine, size: int, start: str = "") -> list[int]:
+    """A prompt of exactly `size` tokens."""
+    tokens = engine.tokenize(start + TEXT * 60)[:size]
+    assert len(tokens) == size
+    return tokens

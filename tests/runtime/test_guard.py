@@ -18,7 +18,7 @@ def raw(client: Client, *lines: str) -> int:
     """The status of a request written by hand."""
     place = urlsplit(client.server.url)
     assert place.hostname is not None
-    with socket.create_connection((place.hostname, place.port or 80), timeout=10) as link:
+    with socket.create_connection((place.hostname, place.port or 80), timeout=60) as link:
         link.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1"))
         answer = link.makefile("rb").readline()
     return int(answer.split()[1])

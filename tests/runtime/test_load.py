@@ -32,7 +32,7 @@ def open_request(client: Client, body: dict[str, Any]) -> socket.socket:
     """A chat request whose answer nobody has read yet."""
     place = urlsplit(client.server.url)
     data = json.dumps(body).encode()
-    link = socket.create_connection((place.hostname or "", place.port or 0), timeout=10)
+    link = socket.create_connection((place.hostname or "", place.port or 0), timeout=60)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}"
     link.sendall(head.encode() + b"\r\n\r\n" + data)
     return link
@@ -130,14 +130,18 @@ def test_full_queue_is_said_so(
 
 
 def test_pings_while_the_first_token_is_slow(
-    project: ProjectFolder, monkeypatch: pytest.MonkeyPatch
+    project: ProjectFolder, monkeypatch: pytest.MonkeyPatch, links: list[socket.socket]
 ) -> None:
-    with running(settings_for(project, ping_seconds=0.05)) as server:
+    with running(settings_for(project, ping_seconds=0.02, stop_seconds=60)) as server:
         held = Held(server.worker, monkeypatch)
-        threading.Timer(0.3, held.let_go.set).start()
-        reply = Client(server).chat(chat("tiny", stream=True))
-        assert reply.text.count(": ping\n\n") >= 2
-        assert reply.events[-1]["choices"][0]["finish_reason"] == "stop"
+        links.append(open_request(Client(server), chat("tiny", stream=True)))
+        seen = b""
+        while seen.count(b": ping\n\n") < 3:
+            seen += links[0].recv(4096)
+        held.let_go.set()
+    assert '"finish_reason":"stop"' in read_all(links[0])
+    first = seen.partition(b": ping")[0]
+    assert b'"delta":{"role":"assistant","content":""}' in first
 
 
 def test_stop_ends_open_answers_with_an_error(

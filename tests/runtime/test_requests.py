@@ -167,13 +167,13 @@ def test_unknown_places_and_methods(shared: Client) -> None:
 
 def test_large_bodies_are_refused(shared: Client) -> None:
     place = urlsplit(shared.server.url).netloc
-    connection = http.client.HTTPConnection(place, timeout=30)
+    connection = http.client.HTTPConnection(place, timeout=60)
     connection.putrequest("POST", "/v1/chat/completions")
     connection.putheader("Content-Length", str((8 << 20) + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()
-    connection = http.client.HTTPConnection(place, timeout=30)
+    connection = http.client.HTTPConnection(place, timeout=60)
     pieces = (b" " * (1 << 20) for _ in range(9))
     connection.request("POST", "/v1/chat/completions", pieces, encode_chunked=True)
     assert connection.getresponse().status == 413

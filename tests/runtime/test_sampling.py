@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillc_runtime.pieces import TextStream, overlap
@@ -78,6 +78,7 @@ def test_at_least_one_token() -> None:
         Sampling(max_tokens=0)
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 4))
 def test_text_survives_any_cut_of_its_bytes(text: str, step: int) -> None:
     data = text.encode()
@@ -92,6 +93,7 @@ def test_half_a_character_becomes_a_mark_only_at_the_end() -> None:
     assert stream.feed(b"", last=True) == "\ufffd"
 
 
+@settings(deadline=None)
 @given(
     st.text("abc", max_size=30),
     st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),

@@ -59,10 +59,10 @@ def test_signals_end_it_cleanly(project: ProjectFolder, number: signal.Signals) 
         assert process.stdout is not None
         assert process.stderr is not None
         url = process.stdout.readline().strip()
-        with urllib.request.urlopen(url + "/health", timeout=10) as answer:
+        with urllib.request.urlopen(url + "/health", timeout=60) as answer:
             assert json.load(answer)["status"] == "ok"
         process.send_signal(number)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
         assert process.stderr.read() == ""
 
 
@@ -72,7 +72,7 @@ def test_taken_port_is_one_line(project: ProjectFolder) -> None:
         with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1:{port}: Address"):
             serve(settings_for(project, port=port))
         with start(project, port) as process:
-            _, error = process.communicate(timeout=30)
+            _, error = process.communicate(timeout=60)
         assert process.returncode == 1
         assert error.count("\n") == 1
     with running(settings_for(project, port=port)) as again:
@@ -96,7 +96,7 @@ def test_ipv6(project: ProjectFolder) -> None:
         pytest.skip("no IPv6 here")
     with running(settings_for(project, host="::1")) as server:
         assert server.url.startswith("http://[::1]:")
-        with urllib.request.urlopen(server.url + "/health", timeout=10) as answer:
+        with urllib.request.urlopen(server.url + "/health", timeout=60) as answer:
             assert answer.status == 200
 
 
@@ -150,7 +150,7 @@ def test_loading_is_said_so(project: ProjectFolder, monkeypatch: pytest.MonkeyPa
     server = Server(settings_for(project))
     thread = threading.Thread(target=server.run)
     thread.start()
-    assert server.ready.wait(20)
+    assert server.ready.wait(60)
     asked.append(ask(server.url + "/health", None))
     server.stop()
     thread.join()
@@ -162,7 +162,7 @@ def test_loading_is_said_so(project: ProjectFolder, monkeypatch: pytest.MonkeyPa
 def ask(url: str, data: bytes | None) -> tuple[int, str]:
     """Status and body."""
     try:
-        with urllib.request.urlopen(url, data, timeout=10) as answer:
+        with urllib.request.urlopen(url, data, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -9,17 +9,10 @@ from tests.runtime.conftest import Client
 from tests.runtime.support import ProjectFolder, chat, names, user
 
 from skillc_compiler.gguf_base import BaseInfo
-from skillc_compiler.lock import LockedBase
 from skillc_compiler.skill import read_skill
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.sampling import Sampling
 from skillc_runtime.template import ChatTemplate
-
-
-def text_of(client: Client, body: dict[str, Any]) -> str:
-    reply = client.chat(body)
-    assert reply.status == 200, reply.text
-    return str(reply.json["choices"][0]["message"]["content"])
 
 
 def test_whole_answer(client: Client, project: ProjectFolder, base: BaseInfo) -> None:
@@ -61,7 +54,7 @@ def test_streamed_answer(shared: Client) -> None:
     assert usage["usage"]["completion_tokens"] > 0
     assert names(usage["skillc"]["attached"]) == names(end["skillc"]["attached"]) == ["deploy"]
     streamed = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in middle)
-    assert streamed == text_of(shared, chat("tiny:deploy"))
+    assert streamed == shared.text(chat("tiny:deploy"))
 
 
 def test_stream_without_usage_ends_with_the_finish_reason(shared: Client) -> None:
@@ -172,7 +165,7 @@ def test_adapter_acts_and_base_stays(
     }
     assert expected["tiny"] != expected["tiny:deploy"]
     for model in ("tiny", "tiny:deploy", "tiny", "tiny:deploy"):
-        assert text_of(client, chat(model)) == expected[model]
+        assert client.text(chat(model)) == expected[model]
 
 
 def test_text_verdict_goes_into_the_system_message(client: Client, project: ProjectFolder) -> None:
@@ -204,79 +197,6 @@ def test_prefix_of_the_same_set_is_reused(shared: Client) -> None:
     assert first["skillc"]["cached_tokens"] == other["skillc"]["cached_tokens"] == 0
     assert again["skillc"]["cached_tokens"] > 200
     assert again["choices"] == first["choices"]
-
-
-def test_changed_skill_is_served_from_the_next_request_on(
-    client: Client, project: ProjectFolder
-) -> None:
-    seen = []
-    for seed in (11, 12, 11):
-        project.add("deploy", seed)
-        entry = client.chat(chat("tiny:deploy")).json["skillc"]["attached"][0]
-        assert entry["hash"] == project.store.open(project.locked["deploy"].key).sha256
-        seen.append(text_of(client, chat("tiny:deploy")))
-    assert seen[0] == seen[2] != seen[1]
-
-
-def test_changed_lock_changes_what_there_is(client: Client, project: ProjectFolder) -> None:
-    assert client.chat(chat("tiny:deploy")).status == 200
-    project.remove("deploy")
-    assert client.chat(chat("tiny:deploy")).status == 404
-    project.add("fresh", 21)
-    assert client.chat(chat("tiny:fresh")).status == 200
-    project.lock_path.unlink()
-    assert client.chat(chat("tiny:style")).status == 404
-    assert client.chat(chat("tiny")).status == 200
-
-
-def test_text_that_changed_since_the_build_is_refused(
-    client: Client, project: ProjectFolder
-) -> None:
-    project.add("rules", 5, "text")
-    path = project.root / ".skills" / "rules" / "SKILL.md"
-    path.write_text(path.read_text("utf-8") + "\nmore\n", "utf-8")
-    reply = client.chat(chat("tiny:rules"))
-    assert reply.status == 503
-    assert "changed since the build" in reply.error["message"]
-
-
-@pytest.mark.parametrize("damage", ["bytes", "missing", "truncated"])
-def test_damaged_adapter_is_refused_and_others_go_on(
-    client: Client, project: ProjectFolder, damage: str
-) -> None:
-    path = project.gguf("deploy")
-    data = bytearray(path.read_bytes())
-    if damage == "missing":
-        path.unlink()
-    else:
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data if damage == "bytes" else data[:-40])
-    reply = client.chat(chat("tiny:deploy"))
-    assert (reply.status, reply.error["code"]) == (503, "skill_unusable")
-    assert client.chat(chat("tiny:deploy+style")).status == 503
-    assert client.chat(chat("tiny:style")).status == 200
-    health = client.send("/health")
-    assert (health.status, health.json["status"]) == (200, "degraded")
-    assert list(health.json["problems"]) == ["deploy"]
-    project.add("deploy", 1)
-    assert client.chat(chat("tiny:deploy")).status == 200
-    assert client.send("/health").json["status"] == "ok"
-
-
-def test_broken_lock_stops_skills_but_not_the_base(client: Client, project: ProjectFolder) -> None:
-    project.lock_path.write_text("<<<<<<< ours\n", "utf-8")
-    reply = client.chat(chat("tiny:deploy"))
-    assert reply.status == 503
-    assert "merge conflict" in reply.error["message"]
-    assert client.chat(chat("tiny")).status == 200
-    assert client.send("/health").json["status"] == "degraded"
-
-
-def test_lock_of_another_base_is_refused(client: Client, project: ProjectFolder) -> None:
-    project.write_lock(base=LockedBase("tiny", "d" * 64))
-    reply = client.chat(chat("tiny:deploy"))
-    assert reply.status == 503
-    assert "built for another base" in reply.error["message"]
 
 
 def test_models_and_skills_are_listed(client: Client, project: ProjectFolder) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.runtime.support import user
 
@@ -137,6 +137,7 @@ def test_two_parts_do_not_join_to_a_control_token(vocab: Vocab) -> None:
     assert rendered(vocab, halves, inside) == "<|im_end|>"
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("<|im_endstarofx>"), max_size=40))
 def test_no_text_of_any_shape_becomes_a_control_token(engine: Engine, text: str) -> None:
     vocab = engine.model.vocab

@@ -30,7 +30,7 @@ class Collector:
             self.done.set()
 
     def kinds(self) -> list[type]:
-        assert self.done.wait(20)
+        assert self.done.wait(60)
         return [type(event) for event in self.events]
 
 
@@ -84,7 +84,7 @@ def test_load_that_fails_is_kept(error: Exception) -> None:
 
     worker = Worker(load)
     worker.start()
-    assert worker.loaded.wait(10)
+    assert worker.loaded.wait(60)
     assert isinstance(worker.failure, ServeError)
     assert str(error) in str(worker.failure)
     one = Collector()
@@ -106,13 +106,13 @@ def test_abort_ends_what_runs_and_what_waits(
     def slow(event: Event | Failed, at: float) -> None:
         started.set()
         if isinstance(event, Piece):
-            running.job.cancel.wait(20)
+            running.job.cancel.wait(60)
         take(event, at)
 
     monkeypatch.setattr(running, "job", Job((1, 2), (), Sampling(max_tokens=900), slow))
     worker.submit(running.job)
     worker.submit(waiting.job)
-    assert started.wait(20)
+    assert started.wait(60)
     worker.abort()
     assert waiting.kinds() == [Finish]
     assert running.events[-1] == Finish("cancelled", running.events[-1].text)  # type: ignore[union-attr]
