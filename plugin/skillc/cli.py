@@ -23,6 +23,7 @@ VERBS = {
     "show": "Show one skill: its text, adapter and verdict.",
     "serve": "Serve the base with the built skills over the OpenAI API.",
     "eval": "Measure how well adapters obey, against their controls.",
+    "compiler": "Give a base a compiler: a published one, or none but gradient steps.",
     "train": "Train a base or a compiler.",
     "demo": "Build and serve the example project and ask it questions.",
     "doctor": "Check what skillc finds on this machine.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from skillc_compiler.errors import CompilerError
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from skillc_compiler.skill import Skill
 
 DEFAULT_RANK = 32
+# family -> module below skillc_compiler.families, and the class in it.
+FAMILIES = {
+    "writer": ("writer", "Writer"),
+    "m2p": ("m2p", "M2P"),
+    "perceiver": ("perceiver", "Perceiver"),
+    "distill": ("distill", "Distill"),
+}
 
 
 class Compiler(Protocol):
@@ -70,14 +78,15 @@ def read_config(base: Base) -> dict[str, Any]:
 def load_compiler(base: Base) -> Compiler:
     """The compiler bound to `base`, ready to compile; imports torch. Raises CompilerError."""
     config = read_config(base)
-    if config["family"] != "writer":
-        raise CompilerError(
-            f"base {base.name!r}: compiler family {config['family']!r} is not known here"
-        )
+    family = config["family"]
+    if family not in FAMILIES:
+        raise CompilerError(f"base {base.name!r}: compiler family {family!r} is not known here")
+    module, name = FAMILIES[family]
     try:
-        from skillc_compiler.families.writer import Writer
+        found: Any = getattr(import_module(f"skillc_compiler.families.{module}"), name)
     except ImportError as error:
         raise CompilerError(
             f"{error.name or 'torch'} is not installed: pip install 'skillc[compiler]'"
         ) from error
-    return Writer.load(base, config)
+    compiler: Compiler = found.load(base, config)
+    return compiler

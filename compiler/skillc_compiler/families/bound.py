@@ -1,0 +1,142 @@
+"""What every compiler family does alike once it is bound to a base: manifests and many skills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from skillc_compiler import __version__
+from skillc_compiler.adapter import Adapter, LoraPair, Manifest
+from skillc_compiler.errors import CompilerError
+from skillc_compiler.families.host import Host
+from skillc_compiler.families.interface import DEFAULT_RANK, compiler_identity
+from skillc_compiler.families.probe import probe
+from skillc_compiler.families.writer_net import low_rank
+from skillc_compiler.file_hash import file_sha256
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from skillc_compiler.bases import Base
+    from skillc_compiler.skill import Skill
+
+
+class Bound:
+    """A compiler bound to a base: its identity, the base as a model, and its tokenizer."""
+
+    def __init__(self, base: Base, model: Any, tokenizer: Tokenizer) -> None:
+        self.id, self.hash = compiler_identity(base)
+        self.base = base
+        self.base_hash = file_sha256(base.gguf)
+        self.host, self.tokenizer = Host(model), tokenizer
+
+    def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:
+        """The adapter of one skill; see `Compiler`."""
+        raise NotImplementedError
+
+    def compile_many(
+        self,
+        skills: Sequence[Skill],
+        *,
+        rank: int = DEFAULT_RANK,
+        on_done: Callable[[Skill, Adapter | CompilerError], None] | None = None,
+    ) -> list[Adapter | CompilerError]:
+        """Adapters in the order of `skills`; see `Compiler`."""
+        results: list[Adapter | CompilerError] = []
+        for skill in skills:
+            try:
+                result: Adapter | CompilerError = self.compile(skill, rank=rank)
+            except CompilerError as error:
+                result = error
+            results.append(result)
+            if on_done is not None:
+                on_done(skill, result)
+        return results
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of `text`; text that spells a control token stays text of the skill."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        if not ids:
+            raise CompilerError("the skill's text has no tokens")
+        return list(ids)
+
+    def adapter(
+        self, skill: Skill, factors: Mapping[str, tuple[Tensor, Tensor]], rank: int
+    ) -> Adapter:
+        """The adapter whose update is B A (A [R, in], B [out, R]), cut down to rank <= `rank`.
+
+        A larger R is cut by the best approximation (SVD of the product). alpha = rank, so PEFT's
+        scaling is 1. Raises CompilerError when a value is not finite.
+        """
+        kept = {
+            path: (a.float(), b.float()) if len(a) <= rank else low_rank(a, b.T, rank)
+            for path, (a, b) in factors.items()
+        }
+        if not all(torch.isfinite(a).all() and torch.isfinite(b).all() for a, b in kept.values()):
+            raise CompilerError(
+                f"skill {skill.name!r}: the adapter is not finite; report this text"
+            )
+        actual = max(len(a) for a, _ in kept.values())
+        with torch.inference_mode():
+            scores = probe(self.host, self.tokenizer, skill.text, kept)
+        manifest = Manifest(
+            skill_name=skill.name,
+            skill_hash=skill.hash,
+            base_name=self.base.name,
+            base_hash=self.base_hash,
+            compiler_id=self.id,
+            compiler_hash=self.hash,
+            rank=actual,
+            alpha=float(actual),
+            targets=tuple(kept),
+            tool_version=__version__,
+            licence=skill.metadata.get("license"),
+            source=skill.metadata.get("source"),
+            probe=scores,
+        )
+        pairs = {
+            path: LoraPair(a.contiguous().cpu().numpy(), b.contiguous().cpu().numpy())
+            for path, (a, b) in kept.items()
+        }
+        return Adapter(pairs, float(actual), manifest)
+
+
+def open_base(base: Base) -> tuple[Any, Tokenizer]:
+    """The base as a causal language model of transformers, and its tokenizer."""
+    from skillc_compiler.torch_base import load_base
+
+    return load_base(base)
+
+
+def check_rank(rank: int) -> None:
+    """CompilerError for a rank no adapter can have."""
+    if rank < 1:
+        raise CompilerError(f"rank {rank} is not possible: use 1 or more, 32 is the default")
+
+
+def check_base(base: Base, config: Mapping[str, Any]) -> Path:
+    """The path of the compiler's weights; CompilerError when they were made for another base."""
+    assert base.compiler_dir is not None
+    path = base.compiler_dir / "compiler.safetensors"
+    if config.get("base_hash") not in (None, file_sha256(base.gguf)):
+        raise CompilerError(f"{path}: made for another base than {base.gguf}")
+    return path
+
+
+def load_weights(path: Path, net: torch.nn.Module) -> None:
+    """Fill `net` with the file's tensors, as float32. Raises CompilerError when they do not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = {name: value.float() for name, value in load_file(path).items()}
+        net.load_state_dict(weights, assign=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CompilerError(f"{path}: not this compiler's weights ({reason})") from error
+    net.requires_grad_(False)
+    net.eval()

@@ -1,0 +1,65 @@
+"""How much of a skill's text an adapter alone brings back: a cheap check at compile time."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from skillc_compiler.families.host import Factors, Host
+
+WINDOW, CUE, WINDOWS = 64, 8, 24
+BATCH = 8
+CODE = re.compile(r"```[^\n]*\n(?P<fence>.*?)```|`(?P<span>[^`\n]+)`", re.DOTALL)
+
+
+def probe(host: Host, tokenizer: Tokenizer, text: str, factors: Factors) -> dict[str, float]:
+    """Token accuracies with the adapter (`recall`) and without (`recall_none`).
+
+    Windows of the text are continued without the text in context; only tokens inside code spans
+    count (all, if there are none). Empty when the text is too short to say.
+    """
+    windows, wanted = _windows(tokenizer, text)
+    if not wanted.any():
+        return {}
+    targets = windows[:, 1:]
+    scores = {}
+    for name, attached in (("recall", factors), ("recall_none", {})):
+        with host.attached(attached):
+            guesses = torch.cat([_guess(host, part) for part in torch.split(windows, BATCH)])
+        hits = (guesses[:, :-1] == targets)[wanted]
+        scores[name] = round(float(hits.float().mean()), 4)
+    return scores
+
+
+def _guess(host: Host, windows: Tensor) -> Tensor:
+    device = next(host.embed.parameters()).device
+    found: Tensor = host.model(windows.to(device)).logits.argmax(-1)
+    return found.cpu()
+
+
+def _windows(tokenizer: Tokenizer, text: str) -> tuple[Tensor, Tensor]:
+    encoded = tokenizer.encode(text, add_special_tokens=False)
+    spans = [match.span(match.lastgroup or 0) for match in CODE.finditer(text)]
+    inside = [
+        any(begin <= left and right <= end for begin, end in spans)
+        for left, right in encoded.offsets
+    ]
+    if not any(inside):
+        inside = [True] * len(inside)
+    size = min(WINDOW, len(encoded.ids))
+    stride = max(1, size - CUE)
+    starts = [
+        min(start, len(encoded.ids) - size)
+        for start in range(0, max(1, len(encoded.ids) - CUE), stride)
+    ]
+    chosen = starts[:: -(-len(starts) // WINDOWS)]
+    windows = torch.tensor([encoded.ids[start : start + size] for start in chosen])
+    wanted = torch.tensor([inside[start + 1 : start + size] for start in chosen])
+    wanted[:, : CUE - 1] = False
+    return windows, wanted

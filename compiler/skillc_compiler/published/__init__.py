@@ -1,0 +1,1 @@
+"""Published hypernetworks: their checkpoints read safely and converted to compilers of ours."""
