@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skillc_compiler.data.generate import UNKNOWN, Generator, Question
+from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Shape
 from skillc_compiler.errors import ProjectError
 from skillc_compiler.skill import Skill, parse_skill
 
@@ -37,15 +37,29 @@ class Case:
     asks: tuple[Ask, ...]
 
 
-def generated_cases(split: str, count: int, seed: int) -> list[Case]:
+def generated_cases(split: str, count: int, seed: int, shape: Shape | None = None) -> list[Case]:
     """`count` fresh skills of a split; the test split's wording never occurs in training."""
-    generator = Generator(split, seed)
+    generator = Generator(split, seed, shape)
     cases = []
     for _ in range(count):
         sample = generator.sample()
         skill = parse_skill(sample.text.encode(), folder=sample.name)
         cases.append(Case(skill, tuple(Ask(q) for q in sample.questions if q.kind != "chat")))
     return cases
+
+
+def has_queries(path: Path) -> bool:
+    """Is this JSONL file one of skills with questions? Raises ProjectError when it cannot be read.
+
+    Compressed files never are.
+    """
+    if path.suffix == ".xz":
+        return False
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return "queries" in json.loads(next(lines, "{}"))
+    except (OSError, ValueError, TypeError) as error:
+        raise ProjectError(f"{path}: cannot be read as JSON lines ({error})") from error
 
 
 def handwritten_cases(path: Path) -> list[Case]:

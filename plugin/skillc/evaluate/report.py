@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from skillc.evaluate.cases import FACT_KINDS
 from skillc.evaluate.scoring import Mark
 
+T = TypeVar("T")
 _RESAMPLES = 400
 
 
 def figures(marks: Sequence[Mark], arms: Sequence[str]) -> dict[str, float]:
-    """`<arm>_exact`, `_entry`, `_recall`, `_token` over fact questions, `<arm>_<kind>` by kind.
+    """`<arm>_exact`, `_entry`, `_recall`, `_token`, `_choice` over facts, `<arm>_<kind>` by kind.
 
     exact: share of answers that match. entry: share whose literal's first token is predicted.
     recall: share of the literal's later tokens predicted, given the ones before. token: both
-    together. `<arm>_outside` is the share of uncovered questions that the arm declines.
+    together. choice: share of answers that begin like the expected literal rather than another.
+    `<arm>_outside` is the share of uncovered questions that the arm declines.
     """
     found: dict[str, float] = {}
     for arm in arms:
@@ -30,24 +33,33 @@ def figures(marks: Sequence[Mark], arms: Sequence[str]) -> dict[str, float]:
     outside = [mark for mark in marks if mark.kind == "outside" and mark.arm == "adapter"]
     if outside:
         found["outside_leak"] = _share(outside, lambda mark: mark.leak)
-    found["questions"] = len([m for m in marks if m.arm == arms[0] and m.kind in FACT_KINDS])
+    first = [mark for mark in marks if mark.arm == arms[0]]
+    for kind in (*FACT_KINDS, "outside"):
+        if any(mark.kind == kind for mark in first):
+            found[f"questions_{kind}"] = sum(mark.kind == kind for mark in first)
+    found["questions"] = sum(mark.kind in FACT_KINDS for mark in first)
     found["skills"] = len({mark.skill for mark in marks})
     return {key: round(value, 4) for key, value in found.items()}
 
 
 def _measures(arm: str, facts: Sequence[Mark]) -> dict[str, float]:
-    later = sum(mark.later_right for mark in facts)
-    later_all = sum(mark.later_all for mark in facts)
-    entries = sum(mark.entry for mark in facts)
-    low, high = interval(facts)
+    scored = [mark for mark in facts if mark.scored]
+    later = sum(mark.later_right for mark in scored)
+    later_all = sum(mark.later_all for mark in scored)
+    entries = sum(mark.entry for mark in scored)
     return {
-        f"{arm}_exact": _share(facts, lambda mark: mark.right),
-        f"{arm}_exact_low": low,
-        f"{arm}_exact_high": high,
-        f"{arm}_entry": _share(facts, lambda mark: mark.entry),
+        **share(f"{arm}_exact", facts),
+        f"{arm}_entry": entries / max(len(scored), 1),
         f"{arm}_recall": later / max(later_all, 1),
-        f"{arm}_token": (entries + later) / max(len(facts) + later_all, 1),
+        f"{arm}_token": (entries + later) / max(len(scored) + later_all, 1),
+        f"{arm}_choice": _share(scored, lambda mark: mark.chosen),
     }
+
+
+def share(key: str, marks: Sequence[Mark]) -> dict[str, float]:
+    """The share that is right, with its 95% interval: KEY, KEY_low, KEY_high."""
+    low, high = interval(marks)
+    return {key: _share(marks, lambda mark: mark.right), f"{key}_low": low, f"{key}_high": high}
 
 
 def _share(marks: Sequence[Mark], good: Callable[[Mark], bool]) -> float:
@@ -59,12 +71,18 @@ def interval(marks: Sequence[Mark], seed: int = 0) -> tuple[float, float]:
     by_skill: dict[str, list[bool]] = {}
     for mark in marks:
         by_skill.setdefault(mark.skill, []).append(mark.right)
-    groups = list(by_skill.values())
+    return bootstrap(list(by_skill.values()), _mean, seed)
+
+
+def bootstrap(
+    groups: Sequence[T], statistic: Callable[[Sequence[T]], float], seed: int = 0
+) -> tuple[float, float]:
+    """The 95% interval of a statistic over independent groups, by resampling them (Efron 1979)."""
     if not groups:
         return 0.0, 0.0
     rng = random.Random(seed)
-    means = sorted(_mean(rng.choices(groups, k=len(groups))) for _ in range(_RESAMPLES))
-    return means[int(0.025 * _RESAMPLES)], means[int(0.975 * _RESAMPLES)]
+    found = sorted(statistic(rng.choices(groups, k=len(groups))) for _ in range(_RESAMPLES))
+    return found[int(0.025 * _RESAMPLES)], found[int(0.975 * _RESAMPLES)]
 
 
 def _mean(groups: Iterable[Sequence[bool]]) -> float:
@@ -73,14 +91,30 @@ def _mean(groups: Iterable[Sequence[bool]]) -> float:
 
 
 def table(found: dict[str, float], arms: Sequence[str]) -> str:
-    """A Markdown table: one row an arm."""
+    """A Markdown table: one row an arm; the head of a kind's column says how many questions."""
     kinds = [k for k in (*FACT_KINDS, "outside") if f"{arms[0]}_{k}" in found]
-    head = ["arm", "exact", "95%", "entry", "recall", "token", *kinds]
-    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    counted = [f"{kind} ({found[f'questions_{kind}']:.0f})" for kind in kinds]
+    head = [f"arm ({found['questions']:.0f} questions, {found['skills']:.0f} skills)", "exact"]
+    rows = []
     for arm in arms:
-        span = f"{found[f'{arm}_exact_low']:.3f}-{found[f'{arm}_exact_high']:.3f}"
-        cells = [arm, f"{found[f'{arm}_exact']:.3f}", span]
-        cells += [f"{found[f'{arm}_{key}']:.3f}" for key in ("entry", "recall", "token")]
-        cells += [f"{found[f'{arm}_{kind}']:.3f}" for kind in kinds]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        keys = ("entry", "recall", "token", "choice", *kinds)
+        cells = [arm, f"{found[f'{arm}_exact']:.3f}", span(found, f"{arm}_exact")]
+        rows.append([*cells, *(f"{found[f'{arm}_{key}']:.3f}" for key in keys)])
+    return markdown([*head, "95%", "entry", "recall", "token", "choice", *counted], rows)
+
+
+def share_table(found: dict[str, float], keys: Sequence[str], head: Sequence[str]) -> str:
+    """A Markdown table with one row a figure: its share and interval."""
+    rows = [[key, f"{found[key]:.3f}", span(found, key)] for key in keys]
+    return markdown(head, rows)
+
+
+def span(found: dict[str, float], key: str) -> str:
+    """A figure's interval as text."""
+    return f"{found[f'{key}_low']:.3f}-{found[f'{key}_high']:.3f}"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

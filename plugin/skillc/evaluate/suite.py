@@ -1,40 +1,39 @@
-"""One run of a suite: compile its skills, ask in every arm, report."""
+"""One run of one suite or of all: measure, print, draw; the exit code says whether targets hold."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
 
-from skillc.evaluate.arms import ARMS, harness
-from skillc.evaluate.cases import Case
-from skillc.evaluate.report import figures, table
-from skillc.evaluate.scoring import Mark
+from skillc.evaluate.bench import Bench, Result, Settings
+from skillc.evaluate.harness import harness
+from skillc.evaluate.needle import needle
+from skillc.evaluate.obey import commands, handwritten
+from skillc.evaluate.real import real
+from skillc.evaluate.robust import robust
+from skillc.evaluate.sets import sets
+from skillc.evaluate.sweep import sweep
+from skillc.evaluate.targets import FLOORS, TARGETS
+from skillc.evaluate.unrelated import unrelated
 from skillc.figures import Target, figures_object
 from skillc_compiler.bases import find_base
-from skillc_compiler.families.interface import load_compiler
 
-TARGETS: dict[str, dict[str, Target]] = {
-    "commands": {
-        "none_exact": ("<=", 0.02),
-        "wrong_exact": ("<=", 0.02),
-        "adapter_exact": (">=", 0.6),
-    },
-    "handwritten": {"wrong_command": ("<=", 0.02), "outside_leak": ("<=", 0.05)},
+SUITES: dict[str, Callable[[Bench], Result]] = {
+    "commands": commands,
+    "handwritten": handwritten,
+    "real": real,
+    "needle": needle,
+    "robust": robust,
+    "sets": sets,
+    "unrelated": unrelated,
+    "sweep": sweep,
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run depends on besides its cases."""
-
-    base: str
-    rank: int
-    threads: int | None
-    answers: Path | None
+"""Every suite by name; the names in skillc.evaluate.cli are these."""
 
 
 class _Notes:
@@ -46,24 +45,105 @@ class _Notes:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if done == total or now - self._last >= self._every:
+        if now - self._last >= self._every:
             self._last = now
             print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
 
 
-def run(name: str, cases: Sequence[Case], settings: Settings, *, as_json: bool) -> int:
-    """Measure and print; 0 when the suite's targets hold, 1 when not."""
+def run(names: Sequence[str], settings: Settings, *, as_json: bool) -> int:
+    """Measure and print these suites; 0 when their targets hold, 1 when not."""
+    if settings.plot:
+        from skillc.evaluate.plot import require_matplotlib
+
+        require_matplotlib()
+    results: dict[str, Result] = {}
+    for name, result in measure(names, settings):
+        results[name] = result
+        if not as_json:
+            print(_text(name, result, settings, titled=len(names) > 1), flush=True)
+    _write(results, settings)
+    if len(names) == 1:
+        found = _object(names[0], results[names[0]], settings)
+    else:
+        found = _together(names, results, settings)
+    if as_json:
+        print(json.dumps(found), flush=True)
+    return 0 if found["met"] else 1
+
+
+def measure(names: Sequence[str], settings: Settings) -> Iterator[tuple[str, Result]]:
+    """The results of suites one by one, on one engine; those that lack their file are left out."""
+    from skillc_compiler.families.interface import load_compiler
+
     base = find_base(settings.base)
-    note = _Notes()
-    marks: list[Mark] = []
-    with harness(base, threads=settings.threads) as made:
-        refs = made.compile(load_compiler(base), cases, rank=settings.rank, note=note)
-        for arm in ARMS:
-            marks += made.run(arm, cases, refs, note)
-    found = figures(marks, ARMS)
+    sft = find_base(settings.sft_base) if settings.sft_base else None
+    with ExitStack() as stack:
+        compiler = load_compiler(base)
+        made = stack.enter_context(harness(base, threads=settings.threads))
+        other = stack.enter_context(harness(sft, threads=settings.threads)) if sft else None
+        bench = Bench(settings, made, compiler, _Notes(), other)
+        for name in names:
+            if len(names) > 1 and name in without_file(settings):
+                continue
+            begun = time.monotonic()
+            result = SUITES[name](bench)
+            result.figures["seconds"] = round(time.monotonic() - begun, 1)
+            yield name, result
+
+
+def without_file(settings: Settings) -> dict[str, str]:
+    """The suites that need a file and have none, and what to do."""
+    files = {"handwritten": settings.handwritten, "real": settings.real}
+    return {name: "no --file for it" for name, path in files.items() if path is None}
+
+
+def wanted(name: str, settings: Settings) -> Mapping[str, Target]:
+    """A suite's targets; of a quick run, its floors."""
+    return FLOORS[name] if settings.quick else TARGETS[name]
+
+
+def _object(name: str, result: Result, settings: Settings) -> dict[str, Any]:
+    made = figures_object(f"eval {name}", result.figures, wanted(name, settings))
+    return made | {"skipped": dict(result.skipped)}
+
+
+def _together(
+    names: Sequence[str], results: Mapping[str, Result], settings: Settings
+) -> dict[str, Any]:
+    """One object for several suites: keys are SUITE.FIGURE."""
+    figures: dict[str, float] = {}
+    targets: dict[str, Target] = {}
+    skipped = {name: why for name, why in without_file(settings).items() if name in names}
+    for name, result in results.items():
+        figures |= {f"{name}.{key}": value for key, value in result.figures.items()}
+        targets |= {f"{name}.{key}": value for key, value in wanted(name, settings).items()}
+        skipped |= {f"{name}.{key}": why for key, why in result.skipped.items()}
+    figures["seconds"] = round(sum(r.figures["seconds"] for r in results.values()), 1)
+    return figures_object("eval all", figures, targets) | {"skipped": skipped}
+
+
+def _text(name: str, result: Result, settings: Settings, *, titled: bool) -> str:
+    """The table, then what was left out and how each target stands."""
+    found = figures_object(name, result.figures, wanted(name, settings))
+    lines = [f"\n## {name}\n"] if titled else []
+    lines += [result.table, ""]
+    lines += [f"- {what}: left out ({why})" for what, why in result.skipped.items()]
+    for key, (sign, bound) in wanted(name, settings).items():
+        value = result.figures.get(key)
+        shown = "no figure" if value is None else f"{value:.4g}"
+        good = figures_object("", {} if value is None else {key: value}, {key: (sign, bound)})
+        lines.append(f"- {key} {shown}: {sign} {bound:g} {'met' if good['met'] else 'NOT met'}")
+    lines.append(f"- {result.figures['seconds']:.0f} s on {found['machine']['cores']} cores")
+    return "\n".join(lines)
+
+
+def _write(results: Mapping[str, Result], settings: Settings) -> None:
     if settings.answers:
-        lines = "".join(json.dumps(asdict(mark), ensure_ascii=False) + "\n" for mark in marks)
-        settings.answers.write_text(lines, encoding="utf-8")
-    result = figures_object(f"eval {name}", found, TARGETS[name])
-    print(json.dumps(result) if as_json else table(found, ARMS), flush=True)
-    return 0 if result["met"] else 1
+        marks = [(name, mark) for name, result in results.items() for mark in result.marks]
+        lines = [json.dumps({"suite": name} | asdict(m), ensure_ascii=False) for name, m in marks]
+        settings.answers.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if settings.plot:
+        from skillc.evaluate.plot import save_plot
+
+        curves = [curve for result in results.values() for curve in result.curves]
+        save_plot(curves, settings.plot)
