@@ -44,7 +44,7 @@ def adapter_to_gguf(adapter: Adapter, base: BaseInfo, dtype: str = "f32") -> byt
         )
     if not MIN_ALPHA <= adapter.alpha <= MAX_ALPHA:
         raise AdapterError(f"alpha {adapter.alpha} is not between {MIN_ALPHA:g} and {MAX_ALPHA:g}")
-    targets = _targets(adapter, base)
+    targets = adapter_targets(adapter, base)
     try:
         tensors: list[Tensor] = []
         for module, name in targets.items():
@@ -72,8 +72,11 @@ def _fields(adapter: Adapter, base: BaseInfo) -> dict[str, Field]:
     return fields
 
 
-def _targets(adapter: Adapter, base: BaseInfo) -> dict[str, str]:
-    """Module -> tensor name in the base's order, all checked against the base's shapes."""
+def adapter_targets(adapter: Adapter, base: BaseInfo) -> dict[str, str]:
+    """Module -> tensor name in the base's order, all checked against the base's shapes.
+
+    Raises AdapterError for a target that the base lacks or that has another shape.
+    """
     arch = architecture(base)
     names = tensor_names(base.arch, base.n_layers)
     for module, pair in adapter.pairs.items():

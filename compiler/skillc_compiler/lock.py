@@ -19,6 +19,8 @@ VERSION = 1
 VERDICTS = ("adapter", "text", "off")
 
 _LIMIT = 64 << 20
+# What is only written of an entry when it is so.
+_MARKS = ("stale", "foreign")
 _HEX = re.compile(r"[0-9a-f]{8,128}")
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _REBUILD = "delete the file and run 'skillc build'"
@@ -46,7 +48,8 @@ class LockedSkill:
 
     `hash` is the skill's, `key` its entry in the store; `verdict` says how to serve it: by its
     "adapter", by its "text" in the prompt, or not at all ("off"). `probe` holds what was measured.
-    `stale` marks the last good adapter of a skill that could not be read or compiled since.
+    `stale` marks the last good adapter of a skill that could not be read or compiled since,
+    `foreign` one that was trained elsewhere and that no build replaces unasked.
     """
 
     source: str
@@ -55,6 +58,7 @@ class LockedSkill:
     verdict: Literal["adapter", "text", "off"] = "adapter"
     probe: Mapping[str, float] = field(default_factory=dict)
     stale: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +154,18 @@ def _skill(name: str, record: object, where: str) -> LockedSkill:
         raise StoreError(f"{fields.where}: verdict is not one of {', '.join(VERDICTS)}; {_REBUILD}")
     if not isinstance(probe, dict) or not all(map(_is_number, probe.values())):
         raise StoreError(f"{fields.where}: probe does not hold numbers; {_REBUILD}")
-    stale = fields.record.get("stale", False)
-    if not isinstance(stale, bool):
-        raise StoreError(f"{fields.where}: stale is not true or false; {_REBUILD}")
-    return LockedSkill(
-        fields.text("source"), fields.text("hash"), fields.text("key", _HEX), verdict, probe, stale
-    )
+    marks = {key: fields.record.get(key, False) for key in _MARKS}
+    for key, value in marks.items():
+        if not isinstance(value, bool):
+            raise StoreError(f"{fields.where}: {key} is not true or false; {_REBUILD}")
+    source, text, key = fields.text("source"), fields.text("hash"), fields.text("key", _HEX)
+    return LockedSkill(source, text, key, verdict, probe, **marks)
 
 
 def _record(skill: LockedSkill) -> dict[str, object]:
     values = {key: getattr(skill, key) for key in ("source", "hash", "key", "verdict")}
-    return {**values, "probe": dict(skill.probe), **({"stale": True} if skill.stale else {})}
+    marks = {key: True for key in _MARKS if getattr(skill, key)}
+    return {**values, "probe": dict(skill.probe), **marks}
 
 
 def _parse(data: bytes | str, where: str) -> Any:

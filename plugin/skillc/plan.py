@@ -97,6 +97,7 @@ def make_plan(
         if not step.error:
             set_key(step, step.hash, key_of, store, memory)
             step.todo = force or not step.stored
+            keep_foreign(step, before, target, warnings, replace=force and step.name in names)
         steps.append(step)
     gone: Iterable[str] = before.skills if before is not None and not names else ()
     removed = tuple(name for name in gone if name not in present)
@@ -121,6 +122,24 @@ def set_key(
     """Give `step` the hash `text`, its build key, and whether the store has that."""
     step.hash, step.key = text, key_of(text)
     step.stored = memory.has(store, step.key)
+
+
+def keep_foreign(
+    step: Step, before: Lock | None, target: Target, warnings: list[str], *, replace: bool
+) -> None:
+    """Leave an adapter that was trained elsewhere in its place, unless that one was asked for."""
+    locked = before.skills.get(step.name) if before is not None else None
+    if locked is None or before is None or not locked.foreign or replace:
+        return
+    if before.base.hash != target.base_hash:
+        warnings.append(f"{step.name}: its foreign adapter was for another base: compiled instead")
+        return
+    if locked.hash != step.hash:
+        warnings.append(
+            f"{step.name}: changed, its foreign adapter stays: "
+            f"'skillc build --force {step.name}' compiles it"
+        )
+    step.key, step.stored, step.todo = locked.key, True, False
 
 
 def changes(plan: Plan) -> Iterator[str]:
