@@ -83,6 +83,8 @@ def test_the_chosen_literal_is_the_one_the_answer_begins_like() -> None:
     assert expected in literals(case.skill.text)
     assert is_chosen(ask, expected, case.skill.text)
     assert is_chosen(ask, expected[:-1] + "#", case.skill.text)
+    longer = f"{case.skill.text}\n`{expected} --more`\n"
+    assert is_chosen(ask, expected, longer) and not is_chosen(ask, expected[:-1], longer)
     assert not is_chosen(ask, "nothing like it", case.skill.text)
     for other in literals(case.skill.text) - {expected}:
         assert not is_chosen(ask, other, case.skill.text)

@@ -101,7 +101,7 @@ def is_chosen(ask: Ask, text: str, skill_text: str) -> bool:
     said, expected = answered(text), ask.question.answer
     own = _shared(said, expected)
     others = (lit for lit in literals(skill_text) if lit != expected)
-    return own > max((_shared(said, other) for other in others), default=0)
+    return said == expected or own > max((_shared(said, other) for other in others), default=0)
 
 
 def literals(skill_text: str) -> set[str]:
