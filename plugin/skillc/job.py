@@ -265,13 +265,13 @@ class Job:
             self.lock(now).dump(self.plan.project.lock_path)
 
     def give_way(self, now: Lock | None) -> None:
-        """Drop entries whose text is not the newest any more; another build has or will do it."""
+        """Leave entries to the next round that are not of the newest text, or were pruned."""
         there = now.skills if now is not None else {}
         for step in self.plan.steps:
             entry = self.entries.get(step.name)
             if entry is None or entry.stale or entry == there.get(step.name):
                 continue
-            if self.plan.text_now(step) != entry.hash:
+            if self.plan.text_now(step) != entry.hash or not self.store.has(entry.key):
                 del self.entries[step.name]
                 self.done(Outcome(step.name, "changed", step.source))
 

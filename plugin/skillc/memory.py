@@ -102,7 +102,7 @@ class Memory:
         if known is not None and self.trusting and known[0] == stamp:
             self._seen_files[place] = known
             return known
-        self.news += 1
+        before = known
         try:
             data = read_bounded(path)
             digest = hashlib.sha256(data).hexdigest()
@@ -114,6 +114,7 @@ class Memory:
             return None
         # A stamp of nothing fits no file, so what is not at rest is read again next time.
         known = [stamp if self._at_rest(stamp) else [], *known[1:]]
+        self.news += known != before
         self._seen_files[place] = known
         return known
 
