@@ -28,7 +28,9 @@ def export(recipe: Recipe, run: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     _write_base(recipe, state["model"], run / "tokenizer.json", target / "base.gguf")
     weights = {name: value.half().contiguous() for name, value in state["writer"].items()}
-    save_file(weights, target / "compiler.safetensors")
+    path = target / "compiler.safetensors"
+    save_file(weights, path)
+    path.chmod(0o644)  # safetensors makes it the owner's alone
     settings = {
         "family": "writer",
         "id": f"writer-{recipe.name}",
