@@ -71,7 +71,9 @@ def post_events(
     with_host = urlsplit(url)
     connection = http.client.HTTPConnection(with_host.netloc, timeout=timeout)
     try:
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        # The text arm of a comparison must stay text.
+        headers = {"Content-Type": "application/json", "X-Skillc-Elide": "off"}
+        connection.request("POST", path, json.dumps(body), headers)
         response = connection.getresponse()
         if response.status != 200:
             raise ServeError(f"{url}{path}: {response.status}: {error_text(response.read())}")

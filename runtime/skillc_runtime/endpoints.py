@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -16,7 +17,7 @@ from skillc_compiler.lock import LockedSkill
 from skillc_runtime.answers import CHAT, DONE, PING, TEXT, Format, Writer, event
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.fields import Body, parse_body
-from skillc_runtime.names import SKILLS_HEADER, unknown_model
+from skillc_runtime.names import unknown_model
 from skillc_runtime.reply import Delta
 from skillc_runtime.running import Running, unless_gone
 from skillc_runtime.service import Prepared, Service
@@ -103,11 +104,11 @@ class Endpoints:
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _answer(
-        self, request: Request, form: Format, prepare: Callable[[Body, str | None], Prepared]
+        self, request: Request, form: Format, prepare: Callable[[Body, Headers], Prepared]
     ) -> Response:
         arrived = perf_counter()
         body = parse_body(await request.body())
-        prepared = await run_in_threadpool(prepare, body, request.headers.get(SKILLS_HEADER))
+        prepared = await run_in_threadpool(prepare, body, request.headers)
         running = Running(self._service, prepared, arrived)
         headers = {ATTACHED_HEADER: prepared.skills.header() or "none"}
         running.start()

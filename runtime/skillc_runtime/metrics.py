@@ -87,6 +87,9 @@ class Metrics:
         self.cached_tokens = Counter(
             "skillc_cached_tokens_total", "Prompt tokens that needed no decoding."
         )
+        self.elided_tokens = Counter(
+            "skillc_elided_tokens_total", "Tokens of skill texts that adapters stood for."
+        )
         self.generated_tokens = Counter("skillc_generated_tokens_total", "Tokens generated.")
         self.finished = Counter("skillc_answers_total", "Answers by finish reason.")
         self.skill_requests = Counter("skillc_skill_requests_total", "Requests by skill and form.")

@@ -14,7 +14,8 @@ from skillc_compiler.lock import Lock, LockedSkill
 from skillc_compiler.store import Store, StoredAdapter
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.api_error import ApiError
-from skillc_runtime.names import Wanted, check_set, from_model, unknown_model
+from skillc_runtime.elision import KnownSkill
+from skillc_runtime.names import MAX_SKILLS, Wanted, check_set, from_model, unknown_model
 from skillc_runtime.skill_set import Member, SkillSet
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Registry:
         self._snapshot = _Snapshot()
         self._stored: dict[str, tuple[_Stamp, StoredAdapter]] = {}
         self._texts: dict[str, str] = {}
+        self._known: dict[tuple[str, str, str], tuple[_Stamp | None, KnownSkill | None]] = {}
         self._problems: dict[str, tuple[LockedSkill, str]] = {}
         self._refused: dict[str, str] = {}
         self._turn = threading.Lock()
@@ -91,6 +93,31 @@ class Registry:
                 self._member(skill, self._find(skill.name, model, snapshot)) for skill in wanted
             ]
         return SkillSet(tuple(member for member in members if member.scale))
+
+    def known(self) -> dict[str, KnownSkill]:
+        """The texts that an adapter may stand for: of skills served so, unchanged since built."""
+        with self._turn:
+            lock = self._refresh().lock
+            if lock is None or lock.base.hash != self.base.hash:
+                return {}
+            served = {n: locked for n, locked in lock.skills.items() if locked.verdict == "adapter"}
+            found = {name: self._known_text(name, locked) for name, locked in served.items()}
+        return {name: skill for name, skill in found.items() if skill is not None}
+
+    def with_mentioned(self, skills: SkillSet, mentioned: Sequence[str]) -> SkillSet:
+        """`skills` and those of the `mentioned` ones that can be served, as many as a set holds."""
+        members = {member.name: member for member in skills.members}
+        with self._turn:
+            lock = self._refresh().lock
+            for name in mentioned:
+                locked = lock.skills.get(name) if lock else None
+                if locked is None or name in members or len(members) >= MAX_SKILLS:
+                    continue
+                try:
+                    members[name] = self._member(Wanted(name), locked)
+                except ApiError:  # its text is in the prompt, and stays there
+                    continue
+        return SkillSet(tuple(members.values()))
 
     def adapter_hash(self, locked: LockedSkill) -> str | None:
         """The sha256 of a skill's adapter, if it has been opened."""
@@ -182,6 +209,24 @@ class Registry:
             raise AdapterError(self._refused[stored.sha256])
         ref = AdapterRef(stored.gguf_path, stored.sha256, skill.scale)
         return Member(skill.name, stored.sha256, skill.scale, ref=ref)
+
+    def _known_text(self, name: str, locked: LockedSkill) -> KnownSkill | None:
+        from skillc_compiler.skill import read_skill
+
+        path = (self._root or Path()) / locked.source
+        key = (name, locked.hash, locked.source)
+        stamp, known = self._known.get(key, (None, None))
+        if known is not None or (stamp is not None and stamp == _stamp(path)):
+            return known
+        stamp = _stamp(path)
+        try:
+            skill = read_skill(path)
+        except SkillError:
+            skill = None
+        if skill is not None and skill.hash == locked.hash:
+            known = KnownSkill(name, skill.description, skill.body)
+        self._known[key] = (stamp, known)
+        return known
 
     def _text(self, locked: LockedSkill) -> str:
         from skillc_compiler.skill import read_skill

@@ -108,6 +108,7 @@ class Running:
         metrics, reply = self._service.metrics, self.reply
         metrics.prompt_tokens.add(reply.prompt_tokens)
         metrics.cached_tokens.add(reply.cached_tokens)
+        metrics.elided_tokens.add(self.prepared.tokens_elided)
         metrics.generated_tokens.add(reply.tokens)
         metrics.finished.add(1, reason=reply.finish_reason or "unfinished")
         metrics.duration.observe(perf_counter() - self._arrived)
@@ -133,6 +134,7 @@ class Running:
             "base": {"name": self._service.registry.name, "hash": base.hash},
             "prompt_tokens": self.reply.prompt_tokens,
             "cached_tokens": self.reply.cached_tokens,
+            "tokens_elided": self.prepared.tokens_elided,
             "ttft_ms": None if self.ttft is None else round(self.ttft * 1000, 3),
         }
 

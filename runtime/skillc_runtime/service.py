@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from skillc_compiler.chat import TOOL_CALL_OPEN
 from skillc_runtime.api_error import ApiError, invalid
+from skillc_runtime.elision import ELIDE_HEADER, elide, find_mentions
 from skillc_runtime.engine import Engine
 from skillc_runtime.fields import Body, flag, integer, number, strings, text
 from skillc_runtime.messages import (
@@ -20,7 +21,7 @@ from skillc_runtime.messages import (
     with_skill_texts,
 )
 from skillc_runtime.metrics import Metrics
-from skillc_runtime.names import Wanted, from_body, from_header
+from skillc_runtime.names import SKILLS_HEADER, Wanted, from_body, from_header, from_model
 from skillc_runtime.registry import Registry
 from skillc_runtime.sampling import Sampling
 from skillc_runtime.settings import ServeSettings
@@ -43,6 +44,7 @@ class Prepared:
     include_usage: bool
     tools: bool = False
     prefix: str = ""
+    tokens_elided: int = 0
 
 
 class Service:
@@ -71,7 +73,7 @@ class Service:
         source = self.registry.base.chat_template
         return ChatTemplate(source, self.engine.model.vocab) if source else None
 
-    def prepare_chat(self, body: Body, header: str | None) -> Prepared:
+    def prepare_chat(self, body: Body, headers: Mapping[str, str]) -> Prepared:
         """Read a chat request; ApiError with the status that fits."""
         engine, template = self.engine, self.template
         if template is None:
@@ -81,7 +83,8 @@ class Service:
         response_format = body.get("response_format") or {}
         if not isinstance(response_format, dict) or response_format.get("type", "text") != "text":
             raise invalid("response_format", _UNSUPPORTED_FORMATS)
-        common = self._common(body, header, chat=True)
+        common = self._common(body, headers, chat=True)
+        messages, common = self._elide(body, headers, messages, common)
         messages = with_skill_texts(messages, common.skills.texts)
         prefix = forced_prefix(forced)
         try:
@@ -92,7 +95,7 @@ class Service:
             raise ApiError(400, str(error), code="invalid_messages", param="messages") from error
         return replace(common, prompt=tuple(prompt), tools=bool(tools), prefix=prefix)
 
-    def prepare_completion(self, body: Body, header: str | None) -> Prepared:
+    def prepare_completion(self, body: Body, headers: Mapping[str, str]) -> Prepared:
         """Read a plain completion request: the prompt is used as it is, control tokens included."""
         engine = self.engine
         prompt = body.get("prompt")
@@ -100,7 +103,7 @@ class Service:
             prompt = prompt[0]
         if not isinstance(prompt, str) or not prompt:
             raise invalid("prompt", "must be one string")
-        common = self._common(body, header, chat=False)
+        common = self._common(body, headers, chat=False)
         if common.skills.texts:
             raise ApiError(
                 400,
@@ -112,7 +115,34 @@ class Service:
             raise too_long(len(tokens), engine.n_ctx, history=False)
         return replace(common, prompt=tuple(tokens))
 
-    def _common(self, body: Body, header: str | None, *, chat: bool) -> Prepared:
+    def _elide(
+        self,
+        body: Body,
+        headers: Mapping[str, str],
+        messages: list[Message],
+        common: Prepared,
+    ) -> tuple[list[Message], Prepared]:
+        """Skill texts in the messages become adapters of the set, where they can be served."""
+        if not wants_elision(headers) or not (known := self.registry.known()):
+            return messages, common
+        asked = asked_skills(body, headers)
+        named = from_model(common.model, self.registry.name) if asked is None else asked
+        # A skill that the request itself switches off or turns round is not meant to be attached.
+        refused = {skill.name for skill in named if skill.scale <= 0}
+        mentions = find_mentions(messages, known)
+        # A listing says what there is; a request that names its skills has made the choice.
+        mentioned = mentions.used if asked is not None or named else mentions.used + mentions.listed
+        wanted = [name for name in mentioned if name not in refused]
+        skills = self.registry.with_mentioned(common.skills, wanted)
+        active = {m.name: known[m.name] for m in skills.members if m.name in known and m.scale > 0}
+        found = elide(messages, active)
+        if not found.gone:
+            return messages, common
+        count = self.engine.tokenize
+        tokens = sum(map(len, map(count, found.gone))) - sum(map(len, map(count, found.left)))
+        return found.messages, replace(common, skills=skills, tokens_elided=max(0, tokens))
+
+    def _common(self, body: Body, headers: Mapping[str, str], *, chat: bool) -> Prepared:
         model = text(body, "model")
         stream = flag(body, "stream")
         options = body.get("stream_options") or {}
@@ -121,7 +151,7 @@ class Service:
         return Prepared(
             model=model,
             prompt=(),
-            skills=self.registry.resolve(model, asked_skills(body, header)),
+            skills=self.registry.resolve(model, asked_skills(body, headers)),
             sampling=self._sampling(body, chat=chat),
             stream=stream,
             include_usage=flag(options, "include_usage"),
@@ -188,11 +218,20 @@ def too_long(size: int, n_ctx: int, *, history: bool) -> ApiError:
     return ApiError(400, line, code=code, param="messages" if history else None)
 
 
-def asked_skills(body: Body, header: str | None) -> list[Wanted] | None:
+def wants_elision(headers: Mapping[str, str]) -> bool:
+    """Whether skill texts may leave the prompt; ApiError 400 for a header that says neither."""
+    value = headers.get(ELIDE_HEADER, "on").strip().lower()
+    if value not in ("on", "off"):
+        raise invalid("X-Skillc-Elide", "must be on or off")
+    return value == "on"
+
+
+def asked_skills(body: Body, headers: Mapping[str, str]) -> list[Wanted] | None:
     """The skills that body or header name, the body first; None: the model name decides."""
     for field in ("skills", "lora"):
         if body.get(field) is not None:
             return from_body(body[field], field)
+    header = headers.get(SKILLS_HEADER)
     return None if header is None else from_header(header)
 
 
