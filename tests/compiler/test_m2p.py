@@ -203,6 +203,17 @@ def test_compiling_is_deterministic_and_fails_skill_by_skill(compiler: M2P) -> N
     assert isinstance(failed[0], CompilerError) and "rank 0" in str(failed[0])
 
 
+def test_what_torch_raises_over_one_skill_costs_that_skill(
+    compiler: M2P, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(text: str) -> list[int]:
+        raise RuntimeError("too odd")
+
+    monkeypatch.setattr(compiler, "tokens", explode)
+    (failed,) = compiler.compile_many([cases.skill()])
+    assert isinstance(failed, CompilerError) and "unexpected RuntimeError: too odd" in str(failed)
+
+
 def tiny_models() -> Sequence[Any]:
     """Random models of other architectures that transformers has."""
     import transformers

@@ -112,3 +112,20 @@ def test_a_base_keeps_its_compiler(run: Run) -> None:
     done = run("compiler", "distill")
     assert (done.code, done.out) == (2, "")
     assert "base 'tiny' has a compiler: replace it with --force" in done.err
+
+
+@pytest.mark.slow
+def test_an_untrained_writer_is_calibrated_and_builds(bare: Path, root: Path, run: Run) -> None:
+    args = ("compiler", "calibrate", "--skills", "1", "--minutes", "0.0001", "--flips", "1")
+    done = run(*args, "--json")
+    record = json.loads(done.out)
+    assert record["base"] == "tiny" and record["trials"] == 1 and record["gain"] == 0.5
+    assert "layers 0 gain 0.5 rank 32: right " in done.err
+    assert done.code == (0 if record["helps"] else 1)
+    assert (bare / "compiler.json").exists() == record["helps"]
+    if not record["helps"]:
+        assert "nothing written; try distill" in run(*args).out
+        return
+    write_skill(root, "testing")
+    assert build_json(run)["built"] == 1
+    assert locked(root).compiler.id == "writer-untrained"

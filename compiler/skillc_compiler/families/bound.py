@@ -52,6 +52,10 @@ class Bound:
                 result: Adapter | CompilerError = self.compile(skill, rank=rank)
             except CompilerError as error:
                 result = error
+            except (RuntimeError, ValueError, MemoryError) as error:
+                # What torch raises over one odd text must not cost the other skills.
+                kind = type(error).__name__
+                result = CompilerError(f"cannot be compiled: unexpected {kind}: {error}")
             results.append(result)
             if on_done is not None:
                 on_done(skill, result)

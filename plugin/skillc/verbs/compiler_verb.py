@@ -133,14 +133,89 @@ def distill(
     return 0
 
 
+@command.command("calibrate")
+@click.option("--base", "name", metavar="NAME", help="The base.  [default: the project's]")
+@click.option(
+    "--skills",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Generated validation skills.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=20,
+    show_default=True,
+    help="End the search after so many.",
+)
+@click.option(
+    "--flips",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Share of tokens that may change on unrelated prompts.",
+)
+@click.option("--force", is_flag=True, help="Replace the compiler that the base has.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def calibrate(
+    start: Start,
+    /,
+    *,
+    name: str | None,
+    skills: int,
+    minutes: float,
+    flips: float,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Find layers, gain and rank of an untrained writer for a base.
+
+    An untrained writer is one step of the gradient on a skill's text. The best setting on generated
+    validation skills becomes the base's compiler. Exit code 1, and nothing written, when no setting
+    answers better than the base alone.
+    """
+    try:
+        from skillc_compiler.families import calibrate as search
+    except ImportError as error:
+        raise missing(error) from error
+
+    def note(trial: search.Trial) -> None:
+        sites = ",".join(map(str, trial.sites))
+        click.echo(
+            f"layers {sites} gain {trial.gain:g} rank {trial.rank}: right {trial.right:.3f},"
+            f" changed {trial.flips:.3f}",
+            err=True,
+        )
+
+    base = base_for(start, name)
+    found = search.calibrate(
+        base, skills=skills, minutes=minutes, most_flips=flips, force=force, note=note
+    )
+    if as_json:
+        click.echo(json.dumps({"base": base.name, **found.to_dict()}, indent=2, sort_keys=True))
+    else:
+        click.echo(search.settings_line(found))
+        if found.helps:
+            click.echo(f"written to {found.folder}; put rank = {found.best.rank} in skillc.toml")
+        else:
+            click.echo("that is no better than the base alone: nothing written; try distill")
+    return 0 if found.helps else 1
+
+
 def convert(source: str, checkpoint: Path, base: Base, **options: Any) -> Imported:
     try:
         from skillc_compiler.published.convert import import_compiler
     except ImportError as error:
-        raise CompilerError(
-            f"{error.name or 'torch'} is not installed: pip install 'skillc[compiler]'"
-        ) from error
+        raise missing(error) from error
     return import_compiler(source, checkpoint, base, **options)
+
+
+def missing(error: ImportError) -> CompilerError:
+    return CompilerError(
+        f"{error.name or 'torch'} is not installed: pip install 'skillc[compiler]'"
+    )
 
 
 def base_for(start: Start, name: str | None) -> Base:
