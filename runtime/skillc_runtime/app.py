@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import perf_counter
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from skillc_compiler.errors import SkillcError
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.endpoints import Endpoints
 from skillc_runtime.guard import Guard
+from skillc_runtime.log import FACTS, log_line
 from skillc_runtime.registry import Registry
 from skillc_runtime.running import ClientGoneError
 from skillc_runtime.service import Service
@@ -77,7 +79,7 @@ def create_app(
             Route(PATHS[5], endpoints.metrics),
         ],
         middleware=[
-            Middleware(Count, service=service),
+            Middleware(Watch, service=service),
             Middleware(Guard, host=settings.host, hosts=settings.hosts, token=settings.token),
         ],
         exception_handlers={
@@ -91,24 +93,40 @@ def create_app(
     )
 
 
-class Count:
-    """ASGI middleware that counts requests by path and status."""
+class Watch:
+    """ASGI middleware that counts requests by path and status, and logs each when it has ended."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._metrics = service.metrics
+        self._log = service.settings.log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted(message: Message) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = perf_counter(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                # Only known paths: a client must not be able to make up labels.
-                path = scope["path"] if scope["path"] in PATHS else "other"
-                self._metrics.requests.add(1, path=path, status=str(message["status"]))
-                if message["status"] >= 400:
-                    self._metrics.errors.add(1, code=str(message["status"]))
+                status = message["status"]
+                self._count(scope["path"], status)
             await send(message)
 
-        await self._app(scope, receive, counted)
+        scope[FACTS] = {}
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            if self._log is not None:
+                self._log(log_line(scope, status, perf_counter() - started))
+
+    def _count(self, path: str, status: int) -> None:
+        # Only known paths: a client must not be able to make up labels.
+        path = path if path in PATHS else "other"
+        self._metrics.requests.add(1, path=path, status=str(status))
+        if status >= 400:
+            self._metrics.errors.add(1, code=str(status))
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from skillc_compiler.lock import LockedSkill
 from skillc_runtime.answers import CHAT, DONE, PING, TEXT, Format, Writer, event
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.fields import Body, parse_body
+from skillc_runtime.log import FACTS
 from skillc_runtime.names import unknown_model
 from skillc_runtime.reply import Delta
 from skillc_runtime.running import Running, unless_gone
@@ -32,16 +33,16 @@ class _EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncIterator[str], running: Running, headers: dict[str, str]
+        self, events: AsyncIterator[str], end: Callable[[], None], headers: dict[str, str]
     ) -> None:
         super().__init__(events, headers=headers)
-        self._running = running
+        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._running.stop()
+            self._end()
 
 
 class Endpoints:
@@ -112,12 +113,21 @@ class Endpoints:
         running = Running(self._service, prepared, arrived)
         headers = {ATTACHED_HEADER: prepared.skills.header() or "none"}
         running.start()
-        answer = self._streamed if prepared.stream else self._whole
-        try:
-            return await answer(request, Writer(form, running), headers)
-        except BaseException:
+
+        def end() -> None:
             running.stop()
+            request.scope[FACTS].update(running.facts())
+
+        writer = Writer(form, running)
+        try:
+            if prepared.stream:
+                return await self._streamed(request, writer, headers, end)
+            whole = await self._whole(request, writer, headers)
+        except BaseException:
+            end()
             raise
+        end()
+        return whole
 
     async def _whole(self, request: Request, writer: Writer, headers: dict[str, str]) -> Response:
         running = writer.running
@@ -128,17 +138,18 @@ class Endpoints:
                 await running.deltas()
 
         await unless_gone(request.receive, finish)
-        running.stop()
         return JSONResponse(writer.whole(), headers=headers)
 
     async def _streamed(
-        self, request: Request, writer: Writer, headers: dict[str, str]
+        self,
+        request: Request,
+        writer: Writer,
+        headers: dict[str, str],
+        end: Callable[[], None],
     ) -> Response:
         # The status line waits until the skills are attached: an error is then a proper one.
         deltas = await unless_gone(request.receive, writer.running.begin)
-        return _EventStream(
-            self._events(writer, deltas), writer.running, {**headers, **_STREAM_HEADERS}
-        )
+        return _EventStream(self._events(writer, deltas), end, {**headers, **_STREAM_HEADERS})
 
     async def _events(self, writer: Writer, deltas: list[Delta]) -> AsyncIterator[str]:
         running, patience = writer.running, self._service.settings.ping_seconds

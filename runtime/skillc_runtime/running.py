@@ -138,6 +138,21 @@ class Running:
             "ttft_ms": None if self.ttft is None else round(self.ttft * 1000, 3),
         }
 
+    def facts(self) -> dict[str, Any]:
+        """What the log says of the answer."""
+        prepared, reply = self.prepared, self.reply
+        return {
+            "model": prepared.model,
+            "skills": [f"{m.name}@{m.scale:g}" for m in prepared.skills.members],
+            "stream": prepared.stream,
+            "prompt_tokens": reply.prompt_tokens,
+            "cached_tokens": reply.cached_tokens,
+            "tokens_elided": prepared.tokens_elided,
+            "completion_tokens": reply.tokens,
+            "ttft_ms": None if self.ttft is None else round(self.ttft * 1000, 3),
+            "finish_reason": reply.finish_reason,
+        }
+
     def _take(self, arrived: Arrival) -> list[Delta]:
         event, at = arrived
         if self.ttft is None and isinstance(event, Piece):

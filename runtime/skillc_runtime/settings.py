@@ -18,6 +18,7 @@ class ServeSettings:
     folder with skillc.lock (None: no skills).  `port` 0 takes a free one.  `token` is the API key
     that clients must send; without one only this machine may be listened on.  `alive` says in one
     line what else that serving depends on has died (None: nothing); /health is then a 503.
+    `log` gets one line of JSON for each request once it has ended (None: nothing is logged).
     """
 
     base: Path
@@ -34,4 +35,5 @@ class ServeSettings:
     max_waiting: int = 32
     ping_seconds: float = 5.0
     stop_seconds: float = 5.0
+    log: Callable[[str], None] | None = None
     alive: Callable[[], str | None] | None = None

@@ -25,6 +25,7 @@ from skillc_runtime.settings import DEFAULT_HOST, DEFAULT_PORT, ServeSettings
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the engine.")
 @click.option("--base", "name", metavar="NAME", help="The base, over the project's setting.")
 @click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
+@click.option("--log", is_flag=True, help="Write a line of JSON to stderr for each request.")
 @click.pass_obj
 def command(
     start: Start,
@@ -35,6 +36,7 @@ def command(
     threads: int | None,
     name: str | None,
     api_key: str | None,
+    log: bool,
 ) -> int:
     """Serve the base with the built skills over the OpenAI API.
 
@@ -54,6 +56,7 @@ def command(
         token=api_key,
         n_ctx=ctx,
         n_threads=threads,
+        log=(lambda line: click.echo(line, err=True)) if log else None,
     )
 
     def ready(url: str) -> None:
