@@ -24,6 +24,7 @@ from skillc.evaluate.sweep import sweep
 from skillc.evaluate.unrelated import unrelated
 from skillc_compiler.bases import Base, find_base
 from skillc_compiler.data.generate import UNKNOWN
+from skillc_compiler.errors import ProjectError
 
 SETTINGS = Settings(base="tiny", rank=4, skills=4, quick=True)
 QUERIES = [
@@ -115,6 +116,13 @@ def test_real_recovery_is_one_for_the_oracle_and_zero_for_another_document(
         assert result.figures[f"text_{task}_nll"] == pytest.approx(KNOWN, abs=1e-3)
         assert result.figures[f"{task}_documents"] >= 2
     assert not result.skipped
+
+
+def test_real_documents_need_room(files: tuple[Path, Path]) -> None:
+    made = bench(real=files[1])
+    made.harness.engine.n_ctx = 512  # type: ignore[misc]
+    with pytest.raises(ProjectError, match="640 are needed"):
+        real(made)
 
 
 def test_needles_on_the_oracle() -> None:

@@ -18,20 +18,18 @@ if TYPE_CHECKING:
 TASKS = ("completion", "cloze")
 ARMS = ("none", "text", "adapter", "wrong")
 _LIMIT = 1000  # tokens of a document; a text arm reads it up to three times
+_LEAST = 128
 _HELD = 256  # tokens that are predicted at most
 _BODY = 16  # tokens that a section to restore has at least
-_COMPLETE = "Write out the document {name}."
-_RESTORE = "One section of this document is missing. Write it.\n\n{rest}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """Tokens to predict after what every arm sees: a user turn and the start of the reply."""
+    """Tokens to predict after a text that every arm sees as it is, outside of any turn."""
 
     kind: str
     document: int
-    user: str
-    start: str
+    shown: str
     held: list[int]
 
 
@@ -42,6 +40,11 @@ def real(bench: Bench) -> Result:
         raise ProjectError("the real suite needs --file FILE.jsonl[.xz] of texts without queries")
     engine = bench.harness.engine
     limit = min(_LIMIT, (engine.n_ctx - _HELD) // 3)
+    if limit < _LEAST:
+        raise ProjectError(
+            f"the base's context of {engine.n_ctx} tokens is too small for the real suite:"
+            f" {3 * _LEAST + _HELD} are needed"
+        )
     documents = [
         cut(document, limit, engine.tokenize, engine.detokenize)
         for document in read_documents(path, bench.settings.size(80, 8))
@@ -70,8 +73,7 @@ def _tasks(bench: Bench, documents: Sequence[Skill], number: int) -> list[Task]:
     tokenize = bench.harness.engine.tokenize
     document = documents[number]
     first, rest = middle(document.text)
-    held = tokenize(rest)[:_HELD]
-    tasks = [Task("completion", number, _COMPLETE.format(name=document.name), first, held)]
+    tasks = [Task("completion", number, first, tokenize(rest)[:_HELD])]
     parts = sections(document.text)
     fitting = [
         place
@@ -80,18 +82,15 @@ def _tasks(bench: Bench, documents: Sequence[Skill], number: int) -> list[Task]:
     ]
     if fitting:
         place = fitting[number % len(fitting)]
-        user = _RESTORE.format(rest=_without(parts, place))
         held = tokenize(parts[place].body.strip())[:_HELD]
-        tasks.append(Task("cloze", number, user, f"{parts[place].heading}\n", held))
+        tasks.append(Task("cloze", number, _moved(parts, place), held))
     return tasks
 
 
-def _without(parts: Sequence[Section], place: int) -> str:
-    """The document with the section's name and a hole where its text was."""
-    return "".join(
-        part.heading + ("\n[...]\n\n" if number == place else part.body)
-        for number, part in enumerate(parts)
-    )
+def _moved(parts: Sequence[Section], place: int) -> str:
+    """The document without one section, whose heading then stands alone at the end."""
+    rest = "".join(part.heading + part.body for n, part in enumerate(parts) if n != place)
+    return f"{rest.rstrip()}\n\n{parts[place].heading}\n"
 
 
 def _losses(
@@ -103,16 +102,24 @@ def _losses(
     in_text: bool = False,
 ) -> list[float]:
     """The summed negative log-likelihood, in nats, of each task's held tokens."""
-    harness = bench.harness
+    engine = bench.harness.engine
     pairs = []
     for task in tasks:
-        messages = [{"role": "user", "content": task.user}]
-        if in_text:
-            messages.insert(0, {"role": "system", "content": documents[task.document].text})
-        prompt = harness.template.render(messages) + harness.engine.tokenize(task.start)
-        pairs.append((prompt, task.held))
-    scores = harness.engine.score_many(pairs, attached)
-    return [-float(score.logprobs.sum()) for score in scores]
+        above = _opened(bench, documents[task.document].text) if in_text else []
+        pairs.append((above + engine.tokenize(task.shown), task.held))
+    return [-float(score.logprobs.sum()) for score in engine.score_many(pairs, attached)]
+
+
+def _opened(bench: Bench, text: str) -> list[int]:
+    """The system turn up to the end of `text`, as the base's chat template begins it."""
+    own = bench.harness.engine.tokenize(text)
+    messages = [{"role": "system", "content": text}, {"role": "user", "content": "?"}]
+    rendered = bench.harness.template.render(messages)
+    # A template may trim the text; then its tokens are not found, and stand alone.
+    for start in range(len(rendered) - len(own)):
+        if rendered[start : start + len(own)] == own:
+            return rendered[: start + len(own)]
+    return own
 
 
 def _result(tasks: Sequence[Task], losses: dict[str, list[float]]) -> Result:
