@@ -246,5 +246,6 @@ def test_a_compiler_is_only_replaced_on_demand(checkpoint: Path, tmp_path: Path)
     with pytest.raises(CompilerError, match="has a compiler: replace it with --force"):
         import_compiler("shine", checkpoint, there, heads=4)
     before = compiler_identity(there)[1]
+    assert (base.gguf.parent / "compiler.safetensors").stat().st_mode & 0o777 == 0o644
     import_compiler("shine", checkpoint, there, heads=4, changes={"gain": 0.5}, force=True)
     assert compiler_identity(there)[1] != before

@@ -125,6 +125,7 @@ def write_compiler(
     )
     try:
         save_file(dict(state), beside)
+        beside.chmod(0o644)  # safetensors makes it the owner's alone
         settings.unlink(missing_ok=True)
         beside.replace(weights)
     except OSError as error:
