@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Container
 from pathlib import Path
 
 # The random models are those of the tests.
@@ -20,13 +21,15 @@ from tests.compiler import parity, stand_in
 
 from skillc.figures import print_figures
 
-# llama.cpp looks GELU up in a table of float16: Gemma differs that much without an adapter too.
-GELU = ("gemma3",)
+# llama.cpp looks GELU up in a table of float16: Gemma differs that much without an adapter too. A
+# recurrent state carries what is rounded from token to token, the more so in a random model.
+APART = {"gelu": "gemma3", "recurrent": "qwen35"}
 TYPES = ("f32", "f16", "q8_0")
 TARGETS: dict[str, tuple[str, float]] = {
     "worst_f32": ("<", 1e-4),
-    "worst_f32_gelu": ("<", 5e-3),
     "worst_f16": ("<", 8e-3),
+    "worst_f32_gelu": ("<", 5e-3),
+    "worst_f32_recurrent": ("<", 1e-3),
 }
 
 
@@ -61,18 +64,15 @@ def main() -> None:
     rows = measure()
     print("\n".join(table(rows)), file=sys.stderr if args.json else sys.stdout)
 
-    def worst(dtype: str, *, gelu: bool) -> float:
-        chosen = [r.difference for r in rows if r.dtype == dtype and (r.kind in GELU) is gelu]
-        return max(chosen)
+    def worst(dtype: str, kinds: Container[str]) -> float:
+        return max(r.difference for r in rows if r.dtype == dtype and r.kind in kinds)
 
-    figures = {
-        "worst_f32": worst("f32", gelu=False),
-        "worst_f32_gelu": worst("f32", gelu=True),
-        "worst_f16": max(worst("f16", gelu=False), worst("f16", gelu=True)),
-        "worst_q8_0": max(worst("q8_0", gelu=False), worst("q8_0", gelu=True)),
-        "least_effect": min(r.effect for r in rows if r.target != "no adapter"),
-        "cases": float(len(rows)),
-    }
+    plain = set(stand_in.KINDS) - set(APART.values())
+    figures = {f"worst_{dtype}": worst(dtype, plain) for dtype in TYPES}
+    for why, kind in APART.items():
+        figures |= {f"worst_{dtype}_{why}": worst(dtype, {kind}) for dtype in TYPES}
+    figures["least_effect"] = min(r.effect for r in rows if r.target != "no adapter")
+    figures["cases"] = float(len(rows))
     print_figures("parity", figures, TARGETS, as_json=args.json)
 
 

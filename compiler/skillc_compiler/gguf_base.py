@@ -129,7 +129,7 @@ def restored(arch: Architecture, parameter: str, values: Weights, header: Header
     for axis, order in ((0, arch.rows(inner, meta)), (1, arch.columns(inner, meta))):
         if order is not None:
             values = values.take(np.argsort(order), axis)
-    return values
+    return values.reshape(arch.original_shape(inner, values.shape))
 
 
 def base_config(header: Header) -> tuple[Architecture, dict[str, Any]]:

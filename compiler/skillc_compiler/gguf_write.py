@@ -121,6 +121,9 @@ def _tensors(
 
     def planned(parameter: str, tensor: str) -> Planned:
         shape, kind = shapes[parameter], _storage(shapes[parameter], dtype)
+        stored = arch.stored_shape(in_layer(parameter), shape)
+        if in_layer(parameter) in arch.exact:
+            kind = DType.F32
 
         def pieces() -> Iterator[bytes]:
             value = state[parameter]
@@ -131,7 +134,7 @@ def _tensors(
         def encode(values: Values) -> Values:
             return arch.encode(in_layer(parameter), values)
 
-        return Planned(tensor, arch.stored_shape(in_layer(parameter), shape), kind, pieces)
+        return Planned(tensor, stored, kind, pieces)
 
     names = arch.parameters(config["num_hidden_layers"])
     plan = [planned(p, tensor) for p, tensor in names.items() if p in shapes]

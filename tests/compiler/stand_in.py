@@ -13,7 +13,12 @@ from tests.compiler.tiny import CORPUS, MARKERS
 
 from skillc_compiler.adapter import Adapter, LoraPair, Manifest
 from skillc_compiler.arch import by_name, in_layer
-from skillc_compiler.bpe_tokenizer import LLAMA3_SPLIT, QWEN2_SPLIT, byte_alphabet
+from skillc_compiler.bpe_tokenizer import (
+    LLAMA3_SPLIT,
+    QWEN2_SPLIT,
+    QWEN35_SPLIT,
+    byte_alphabet,
+)
 from skillc_compiler.chat import NANO_TEMPLATE
 from skillc_compiler.gguf_base import BaseInfo, read_base_info
 from skillc_compiler.gguf_names import tensor_names
@@ -56,6 +61,18 @@ KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
             "tie_word_embeddings": True,
         },
         "gemma",
+    ),
+    "qwen35": (
+        "Qwen3_5TextConfig",
+        {
+            "head_dim": 32,
+            "num_hidden_layers": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 6,
+        },
+        "qwen35",
     ),
 }
 
@@ -135,8 +152,10 @@ def adapter(
     return Adapter(pairs, alpha, manifest)
 
 
+SPLITS = {"qwen2": QWEN2_SPLIT, "qwen35": QWEN35_SPLIT, "llama3": LLAMA3_SPLIT}
 SPECIALS = {
     "qwen2": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    "qwen35": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
     "llama3": ("<|finetune_right_pad_id|>", "<|begin_of_text|>", "<|eot_id|>"),
     "mistral": ("<unk>", "<s>", "</s>"),
     "gemma": ("<pad>", "<bos>", "<end_of_turn>"),
@@ -159,7 +178,7 @@ def _bytes(kind: str) -> str:
     tokenizer: Any = Tokenizer(models.BPE(ignore_merges=llama))
     if not llama:
         tokenizer.normalizer = normalizers.NFC()
-    split = pre.Split(Regex(LLAMA3_SPLIT if llama else QWEN2_SPLIT), "isolated")
+    split = pre.Split(Regex(SPLITS[kind]), "isolated")
     level = pre.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()

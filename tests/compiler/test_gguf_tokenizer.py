@@ -14,9 +14,11 @@ from tests.compiler import tiny
 from tests.compiler.llama import Llama
 from tokenizers import Tokenizer
 
+from skillc_compiler.bpe_tokenizer import PRES
 from skillc_compiler.errors import BaseModelError
 from skillc_compiler.gguf_header import read_header
 from skillc_compiler.gguf_tokenizer import byte_alphabet, read_tokenizer, tokenizer_fields
+from skillc_compiler.gguf_write import write_base_gguf
 
 STRESS = list(tiny.stress_strings())
 MARKED = [
@@ -156,6 +158,30 @@ def test_tokenizers_that_llama_cpp_would_not_reproduce(
     with pytest.raises(BaseModelError) as caught:
         tokenizer_fields(parsed, 520, {})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["qwen35", "llama-bpe", "tekken"])
+def test_every_split_is_that_of_llama_cpp(tmp_path: Path, name: str) -> None:
+    pre = PRES[name]
+    parsed = json.loads(tiny.tokenizer_json())
+    parsed["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pre.published
+    parsed["normalizer"] = {"type": "NFC"} if pre.nfc else None
+    parsed["model"]["ignore_merges"] = pre.ignore_merges
+    values = tiny.config()
+    target = tmp_path / "base.gguf"
+    write_base_gguf(target, values, tiny.state(values), parsed, "", dtype="f16")
+    read, original = read_tokenizer(target), Tokenizer.from_str(json.dumps(parsed))
+    with Llama(target) as llama:
+        assert llama_matches(read, llama, STRESS) == len(STRESS)
+        # Where letters fold to ASCII ones, or have no case, published patterns and llama.cpp part.
+        assert llama_matches(original, llama, STRESS) > 0.8 * len(STRESS)
+        ascii_only = [text for text in STRESS if text.isascii()]
+        assert llama_matches(original, llama, ascii_only) == len(ascii_only) > 30
+
+
+def llama_matches(tokenizer: Tokenizer, llama: Llama, texts: list[str]) -> int:
+    plain = [unicodedata.normalize("NFC", text) for text in texts]
+    return sum(tokenizer.encode(text).ids == llama.tokenize(text, True) for text in plain)
 
 
 def test_other_pre_tokenizers_are_not_guessed(path: Path, tmp_path: Path) -> None:

@@ -13,9 +13,13 @@ from skillc_compiler.gguf_adapter import adapter_to_gguf
 
 pytestmark = pytest.mark.slow
 
-# llama.cpp looks GELU up in a table of float16: Gemma differs that much without an adapter too.
+# llama.cpp looks GELU up in a table of float16: Gemma differs that much without an adapter too. A
+# recurrent state carries what is rounded from token to token, the more so in a random model.
 BOUNDS = {"f32": 1e-4, "f16": 8e-3, "q8_0": 0.3}
-GELU = 8e-3
+WIDER = {
+    "gemma3": {"f32": 8e-3, "f16": 1.6e-2, "q8_0": 0.3},
+    "qwen35": {"f32": 1e-3, "f16": 0.2, "q8_0": 1.5},
+}
 
 
 @pytest.mark.parametrize("kind", stand_in.KINDS)
@@ -26,8 +30,7 @@ def test_every_target_and_type(kind: str, tmp_path: Path) -> None:
     assert {row.target for row in found} == {"no adapter", "all targets", *targets}
     assert len(found) == 1 + 3 * (len(targets) + 1)
     for row in found:
-        bound = BOUNDS[row.dtype] + (GELU if kind == "gemma3" else 0.0)
-        assert row.difference < bound, row
+        assert row.difference < WIDER.get(kind, BOUNDS)[row.dtype], row
         assert row.effect > (0.05 if row.target != "no adapter" else -1), row
 
 
@@ -39,6 +42,7 @@ def test_every_target_and_type(kind: str, tmp_path: Path) -> None:
         ("llama", {"tie_word_embeddings": True, "rope_parameters": None}),
         ("llama", {"num_key_value_heads": 4, "head_dim": 24}),
         ("mistral", {"num_key_value_heads": 1}),
+        ("qwen35", {"linear_num_value_heads": 2, "tie_word_embeddings": True}),
         (
             "gemma3",
             {
@@ -54,7 +58,7 @@ def test_variants(kind: str, changes: dict[str, object], tmp_path: Path) -> None
     with parity.opened(kind, tmp_path, **changes) as pair:
         adapter = stand_in.adapter(pair.base, stand_in.targets(pair.base), rank=8, seed=2)
         difference = np.abs(pair.served(adapter, "f32") - pair.peft(adapter)).max()
-    assert difference < (GELU if kind == "gemma3" else 1e-4)
+    assert difference < WIDER.get(kind, BOUNDS)["f32"]
 
 
 def test_the_order_of_rows_matters(tmp_path: Path) -> None:

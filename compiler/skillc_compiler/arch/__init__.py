@@ -11,11 +11,12 @@ from skillc_compiler.arch.llama import Llama
 from skillc_compiler.arch.mistral import Mistral
 from skillc_compiler.arch.qwen2 import Qwen2
 from skillc_compiler.arch.qwen3 import Qwen3
+from skillc_compiler.arch.qwen35 import Qwen35
 from skillc_compiler.errors import BaseModelError
 
 __all__ = ["ALL", "LINEARS", "Architecture", "by_name", "in_layer", "of_config", "text_config"]
 
-ALL: tuple[Architecture, ...] = (Qwen3(), Qwen2(), Llama(), Mistral(), Gemma3())
+ALL: tuple[Architecture, ...] = (Qwen3(), Qwen2(), Llama(), Mistral(), Gemma3(), Qwen35())
 # Of architectures that share a GGUF name, the first reads it: Mistral files load as Llama.
 _BY_NAME: dict[str, Architecture] = {one.name: one for one in reversed(ALL)}
 

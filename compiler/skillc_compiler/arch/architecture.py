@@ -68,6 +68,8 @@ class Architecture:
     causal: ClassVar[str] = ""
     linears: ClassVar[tuple[str, ...]] = LINEARS
     layer: ClassVar[Mapping[str, str]] = LAYER
+    # Matrices that are never stored in less than float32.
+    exact: ClassVar[tuple[str, ...]] = ()
     activation: ClassVar[str] = "silu"
     defaults: ClassVar[Config] = {}
     # Header entries under "<name>." that change the computation and that are not translated.
@@ -214,6 +216,10 @@ class Architecture:
 
     def stored_shape(self, parameter: str, shape: Shape) -> Shape:
         """The shape of a parameter's tensor, whose values are in the same sequence."""
+        return shape
+
+    def original_shape(self, parameter: str, shape: Shape) -> Shape:
+        """Inverse of `stored_shape`."""
         return shape
 
     def rows(self, parameter: str, meta: Mapping[str, Any]) -> Order | None:
