@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,35 +20,16 @@ from skillc_runtime import batched
 from skillc_runtime.adapters import AdapterCache, AdapterRef, SetKey, not_finite, set_key
 from skillc_runtime.context import Context, Entry
 from skillc_runtime.events import Answer, Event, Finish, Piece, Started
+from skillc_runtime.grammar import Grammar
 from skillc_runtime.llama import Model
 from skillc_runtime.pieces import TextStream
+from skillc_runtime.resident import CHUNK, Resident
 from skillc_runtime.sampling import Row, Sampler, Sampling
 
 if TYPE_CHECKING:
     from skillc_compiler.gguf_base import BaseInfo
 
 DEFAULT_CONTEXT = 8192
-# Prompts are decoded in chunks cut at fixed positions.  A whole chunk left by an earlier request
-# of the same set is then bit for bit what decoding it again would give; other cuts are not.
-CHUNK = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Resident:
-    """What sequence 0 holds: whole chunks of a prompt, decoded under one skill set."""
-
-    key: SetKey
-    tokens: tuple[int, ...]
-
-    def shared(self, key: SetKey, prompt: Sequence[int]) -> int:
-        """How many leading tokens of `prompt` need no decoding; always fewer than all."""
-        if key != self.key:
-            return 0
-        most = min(len(self.tokens), len(prompt) - 1) // CHUNK * CHUNK
-        for at in range(0, most, CHUNK):
-            if tuple(prompt[at : at + CHUNK]) != self.tokens[at : at + CHUNK]:
-                return at
-        return most
 
 
 class Engine:
@@ -81,7 +62,7 @@ class Engine:
         )
         self.adapters = AdapterCache(self.model, self.base, max_adapters)
         self._lock = threading.Lock()
-        self._resident = _Resident((), ())
+        self._resident = Resident((), ())
         self._closed = False
 
     @property
@@ -147,6 +128,8 @@ class Engine:
         Logits may differ from `generate`'s in the last bits: kernels depend on the batch.
         """
         sampling = sampling or Sampling()
+        if sampling.grammar is not None:
+            raise ServeError("a grammar holds for one answer at a time: use generate")
         with self.turn(adapters):
             return batched.generate_many(self, prompts, adapters, sampling, on_done)
 
@@ -195,7 +178,7 @@ class Engine:
         """BadAdapterError, and the set is refused from now on, when `row` is not finite."""
         if np.isfinite(row).all():
             return
-        self._resident = _Resident((), ())
+        self._resident = Resident((), ())
         self.context.clear(data=True)
         self.adapters.quarantine(adapters)
         if not adapters:
@@ -224,7 +207,7 @@ class Engine:
                 self._start_empty()
 
     def _start_empty(self) -> None:
-        self._resident = _Resident((), ())
+        self._resident = Resident((), ())
         self.context.forget()
 
     def _answer(
@@ -244,7 +227,24 @@ class Engine:
             yield Finish("cancelled")
             return
         row = self.context.row((len(prompt) - start - 1) % CHUNK)
-        sampler, stream = Sampler(sampling), TextStream(sampling.stop)
+        text = sampling.grammar
+        grammar = None if text is None else Grammar(self.model.vocab, text)
+        try:
+            yield from self._decode(prompt, adapters, row, Sampler(sampling, grammar), cancel)
+        finally:
+            if grammar is not None:
+                grammar.free()
+
+    def _decode(
+        self,
+        prompt: Sequence[int],
+        adapters: Sequence[AdapterRef],
+        row: Row,
+        sampler: Sampler,
+        cancel: threading.Event,
+    ) -> Iterator[Event]:
+        sampling = sampler.sampling
+        stream = TextStream(sampling.stop)
         room = min(sampling.max_tokens, self.n_ctx - len(prompt))
         for step in range(room):
             self.check_finite(row, adapters)
@@ -270,7 +270,7 @@ class Engine:
         """Decode `prompt` from `start` on in chunks; False when cancelled on the way."""
         for at in range(start, len(prompt), CHUNK):
             # Until the chunk is in, only what lies before it may be found by the next request.
-            self._resident = _Resident(key, tuple(prompt[:at]))
+            self._resident = Resident(key, tuple(prompt[:at]))
             if cancel.is_set():
                 return False
             chunk = prompt[at : at + CHUNK]
@@ -278,7 +278,7 @@ class Engine:
             self.context.decode(
                 [Entry(token, at + i, output=at + i == last) for i, token in enumerate(chunk)]
             )
-        self._resident = _Resident(key, tuple(prompt[: len(prompt) // CHUNK * CHUNK]))
+        self._resident = Resident(key, tuple(prompt[: len(prompt) // CHUNK * CHUNK]))
         return True
 
 

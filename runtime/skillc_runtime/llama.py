@@ -90,7 +90,7 @@ class Vocab:
     """Text to tokens and back; safe to call from several threads."""
 
     def __init__(self, handle: Any) -> None:
-        self._handle = handle
+        self.handle = handle
         self.size: int = lib.llama_vocab_n_tokens(handle)
         self._pieces: dict[int, bytes] = {}
 
@@ -100,10 +100,10 @@ class Vocab:
         data = text.encode("utf-8")
         room = len(data) + 1
         ids = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._handle, data, len(data), ids, room, False, special)
+        count = lib.llama_tokenize(self.handle, data, len(data), ids, room, False, special)
         if count < 0:
             ids = (lib.llama_token * -count)()
-            count = lib.llama_tokenize(self._handle, data, len(data), ids, -count, False, special)
+            count = lib.llama_tokenize(self.handle, data, len(data), ids, -count, False, special)
         return list(ids[:count])
 
     def piece(self, token: int) -> bytes:
@@ -123,18 +123,18 @@ class Vocab:
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            size: int = lib.llama_token_to_piece(self._handle, token, buffer, room, 0, True)
+            size: int = lib.llama_token_to_piece(self.handle, token, buffer, room, 0, True)
             if size >= 0:
                 return buffer.raw[:size]
             room = -size
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer (end of text, end of turn)."""
-        return bool(lib.llama_vocab_is_eog(self._handle, token))
+        return bool(lib.llama_vocab_is_eog(self.handle, token))
 
     def is_control(self, token: int) -> bool:
         """Whether the token is no text: turn markers and the like."""
-        return bool(lib.llama_vocab_get_attr(self._handle, token) & _SPECIAL)
+        return bool(lib.llama_vocab_get_attr(self.handle, token) & _SPECIAL)
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ class Vocab:
 
     def special(self, name: str) -> str:
         """The spelling of the token `bos` or `eos`, empty when the base has none."""
-        token: int = getattr(lib, f"llama_vocab_{name}")(self._handle)
+        token: int = getattr(lib, f"llama_vocab_{name}")(self.handle)
         # For a base that names none the library makes one up: some ordinary token.
         if token < 0 or not self.is_control(token):
             return ""

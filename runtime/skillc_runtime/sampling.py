@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: str | None = None  # GBNF that the answer keeps to
     logprobs: int | None = None  # None: off; n: the chosen token's and the n best
 
     def __post_init__(self) -> None:
@@ -43,29 +45,50 @@ class Choice:
     top: tuple[tuple[int, float], ...] = ()
 
 
+class Constraint(Protocol):
+    """What says which tokens may come next; see `grammar.Grammar`."""
+
+    def allows(self, token: int) -> bool: ...
+
+    def mask(self, row: Row) -> Row: ...
+
+    def accept(self, token: int) -> None: ...
+
+
 class Sampler:
     """Chooses the tokens of one answer; the same seed chooses the same ones."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+    def __init__(self, sampling: Sampling, constraint: Constraint | None = None) -> None:
+        self.sampling = sampling
+        self._constraint = constraint
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
         self._seen: Counter[int] = Counter()
 
     def choose(self, row: Row) -> Choice:
         """The next token for logits `row`, float32 [vocabulary], all finite."""
-        logits = self._adjust(row)
-        if self._sampling.temperature <= 0:
+        logits = self._constrain(self._adjust(row))
+        if self.sampling.temperature <= 0:
             token = int(np.argmax(logits))
         else:
-            weights = nucleus(logits, self._sampling)
+            weights = nucleus(logits, self.sampling)
             # numpy's own choice() checks more and is slower; this is its inverse transform.
             point = self._random.random() * weights.sum()
             token = int(min(np.searchsorted(np.cumsum(weights), point, "right"), len(weights) - 1))
+        if self._constraint is not None:
+            self._constraint.accept(token)
         self._seen[token] += 1
         return self._with_logprobs(token, row)
 
+    def _constrain(self, logits: Row) -> Row:
+        if self._constraint is None:
+            return logits
+        # The whole vocabulary is slow to go through: where the best token is taken, ask for it.
+        if self.sampling.temperature <= 0 and self._constraint.allows(int(np.argmax(logits))):
+            return logits
+        return self._constraint.mask(logits)
+
     def _adjust(self, row: Row) -> Row:
-        asked = self._sampling
+        asked = self.sampling
         penalised = bool(asked.frequency_penalty or asked.presence_penalty) and bool(self._seen)
         if not penalised and not asked.logit_bias:
             return row
@@ -77,7 +100,7 @@ class Sampler:
         return row
 
     def _with_logprobs(self, token: int, row: Row) -> Choice:
-        count = self._sampling.logprobs
+        count = self.sampling.logprobs
         if count is None:
             return Choice(token)
         logs = log_softmax(row)

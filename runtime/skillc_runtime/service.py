@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from skillc_compiler.chat import TOOL_CALL_OPEN
+from skillc_compiler.errors import ServeError
 from skillc_runtime.api_error import ApiError, invalid
+from skillc_runtime.constraint import forced_prefix, read_constraint
 from skillc_runtime.elision import ELIDE_HEADER, elide, find_mentions
 from skillc_runtime.engine import Engine
 from skillc_runtime.fields import Body, flag, integer, number, strings, text
+from skillc_runtime.grammar import Grammar
 from skillc_runtime.messages import (
     Message,
     read_messages,
@@ -28,8 +30,6 @@ from skillc_runtime.settings import ServeSettings
 from skillc_runtime.skill_set import SkillSet
 from skillc_runtime.template import ChatTemplate, MessagesError
 from skillc_runtime.worker import Worker
-
-_UNSUPPORTED_FORMATS = "only text answers; json_object and json_schema are not supported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,7 @@ class Service:
             raise ApiError(400, "this base has no chat template; use /v1/completions")
         messages = read_messages(body)
         tools, forced = read_tool_choice(body, read_tools(body))
-        response_format = body.get("response_format") or {}
-        if not isinstance(response_format, dict) or response_format.get("type", "text") != "text":
-            raise invalid("response_format", _UNSUPPORTED_FORMATS)
+        grammar = self._checked(read_constraint(body, tools, forced))
         common = self._common(body, headers, chat=True)
         messages, common = self._elide(body, headers, messages, common)
         messages = with_skill_texts(messages, common.skills.texts)
@@ -93,7 +91,19 @@ class Service:
                 raise self._too_long(template, messages, tools, len(prompt))
         except MessagesError as error:
             raise ApiError(400, str(error), code="invalid_messages", param="messages") from error
-        return replace(common, prompt=tuple(prompt), tools=bool(tools), prefix=prefix)
+        sampling = replace(common.sampling, grammar=grammar)
+        return replace(
+            common, prompt=tuple(prompt), sampling=sampling, tools=bool(tools), prefix=prefix
+        )
+
+    def _checked(self, grammar: str | None) -> str | None:
+        """`grammar`; ApiError 400 when llama.cpp does not take it."""
+        if grammar is not None:
+            try:
+                Grammar(self.engine.model.vocab, grammar).free()
+            except ServeError as error:
+                raise ApiError(400, str(error), code="invalid_schema") from error
+        return grammar
 
     def prepare_completion(self, body: Body, headers: Mapping[str, str]) -> Prepared:
         """Read a plain completion request: the prompt is used as it is, control tokens included."""
@@ -233,11 +243,3 @@ def asked_skills(body: Body, headers: Mapping[str, str]) -> list[Wanted] | None:
             return from_body(body[field], field)
     header = headers.get(SKILLS_HEADER)
     return None if header is None else from_header(header)
-
-
-def forced_prefix(name: str | None) -> str:
-    """What an answer that must be a call begins with; `name` as from `read_tool_choice`."""
-    if name is None:
-        return ""
-    head = f'{TOOL_CALL_OPEN}\n{{"name":'
-    return f'{head} "{name}", "arguments":' if name else head

@@ -15,9 +15,10 @@ from skillc_compiler.errors import ServeError
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.batched import decode_rows
 from skillc_runtime.context import Entry
-from skillc_runtime.engine import CHUNK, Engine
+from skillc_runtime.engine import Engine
 from skillc_runtime.events import Finish, Piece, Started
 from skillc_runtime.llama import LoadedAdapter, lib
+from skillc_runtime.resident import CHUNK
 from skillc_runtime.sampling import Choice, Row, Sampling
 
 MakeEngine = Callable[..., Engine]
