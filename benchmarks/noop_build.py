@@ -1,56 +1,48 @@
-"""How long does `skillc build` take when nothing changed, against building it all?
+"""How long does `skillc build` take when nothing, or one skill of 10,000, changed?
 
 Skills: those of examples/orchard under other names. The best of several runs of the whole process.
+The adapters of unchanged skills are stand-ins, made without compiling: a build that has nothing to
+do reads neither their values nor the compiler. The skill that changes is compiled, in both arms.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from _bench import build_with_stand_ins, fill, peak_mb, say, skillc, timed, use_base
+
 from skillc.figures import print_figures
+from skillc.memory import REST_NS
 
-ORCHARD = Path(__file__).resolve().parents[1] / "examples" / "orchard" / ".skills"
-COUNT = 50
+MANY, FEW = 10_000, 50
 RUNS = 9
-TARGETS = {"seconds_50": ("<", 0.25), "rss_mb": ("<", 300.0)}
+CHANGES = 3
+TARGETS = {
+    "seconds_10000": ("<", 1.0),
+    "seconds_50": ("<", 0.25),
+    "rss_mb": ("<", 300.0),
+    "one_changed_ratio": ("<=", 1.5),
+}
 
 
-def fill(project: Path, count: int) -> None:
-    """Write `count` skills into `project`; no two have the same text."""
-    texts = [path.read_text("utf-8") for path in sorted(ORCHARD.glob("*/SKILL.md"))]
-    for number in range(count):
-        name = f"skill-{number:03d}"
-        text = re.sub(r"^name: .*$", f"name: {name}", texts[number % len(texts)], flags=re.M)
-        path = project / ".skills" / name / "SKILL.md"
-        path.parent.mkdir(parents=True)
-        path.write_text(text, "utf-8")
+def prepare(project: Path, count: int) -> float:
+    """A built project of `count` skills; returns the seconds of a build that has to read all."""
+    fill(project, count)
+    build_with_stand_ins(project)
+    time.sleep(REST_NS / 1e9 + 0.1)  # Files changed a moment ago are read again, as they must be.
+    first = timed(skillc(project, "build"))
+    timed(skillc(project, "build"))
+    return first
 
 
-def timed(*command: str) -> float:
-    """Wall seconds of one run of `command`, which must succeed."""
-    started = time.perf_counter()
-    subprocess.run(command, capture_output=True, check=True)
-    return time.perf_counter() - started
-
-
-def peak_mb(*command: str) -> float:
-    """Peak resident memory in MB (10^6 bytes) of `command`, seen by a parent of its own."""
-    program = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *command], capture_output=True, text=True, check=True
-    )
-    # Kilobytes on Linux, bytes on macOS.
-    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024) / 1e6
+def after_a_change(project: Path, number: int) -> float:
+    """Seconds of the build after one skill of `project` changed."""
+    path = project / ".skills" / "skill-00000" / "SKILL.md"
+    path.write_text(path.read_text("utf-8") + f"\n- Rule {number}.\n", "utf-8")
+    return timed(skillc(project, "build"))
 
 
 def main() -> None:
@@ -58,19 +50,31 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        fill(Path(scratch), COUNT)
-        build = (sys.executable, "-m", "skillc", "-C", scratch, "build")
-        cold = timed(*build)
-        print(f"cold: {cold:.2f} s", file=sys.stderr)
-        warm = sorted(timed(*build) for _ in range(RUNS))
-        print(f"nothing changed: {warm[0]:.3f} to {warm[-1]:.3f} s", file=sys.stderr)
-        start = min(timed(sys.executable, "-m", "skillc", "--version") for _ in range(RUNS))
+        use_base(Path(scratch))
+        one, few, many = (Path(scratch, name) for name in ("one", "few", "many"))
+        prepare(one, 1)
+        prepare(few, FEW)
+        unread = prepare(many, MANY)
+        say(f"{MANY} skills, all read again: {unread:.2f} s")
+        warm = sorted(timed(skillc(many, "build")) for _ in range(RUNS))
+        say(f"{MANY} skills, nothing changed: {warm[0]:.2f} to {warm[-1]:.2f} s")
+        idle = sorted(timed(skillc(few, "build")) for _ in range(RUNS))
+        say(f"{FEW} skills, nothing changed: {idle[0]:.2f} to {idle[-1]:.2f} s")
+        # In turns, so that what else the machine does meets both.
+        pairs = [(after_a_change(one, i), after_a_change(many, i)) for i in range(CHANGES + 1)][1:]
+        say("one alone, one of many: " + ", ".join(f"{a:.2f} {b:.2f} s" for a, b in pairs))
+        alone, among = (min(times) for times in zip(*pairs, strict=True))
         figures = {
-            "seconds_50": warm[0],
-            "seconds_50_median": warm[RUNS // 2],
-            "seconds_start": start,
-            "cold_ratio": cold / warm[0],
-            "rss_mb": peak_mb(*build),
+            "seconds_10000": warm[0],
+            "seconds_10000_median": warm[RUNS // 2],
+            "seconds_10000_all_read": unread,
+            "seconds_50": idle[0],
+            "seconds_50_median": idle[RUNS // 2],
+            "seconds_start": min(timed(skillc(few, "--version")) for _ in range(RUNS)),
+            "rss_mb": peak_mb(skillc(many, "build")),
+            "seconds_one_alone": alone,
+            "seconds_one_of_10000": among,
+            "one_changed_ratio": among / alone,
         }
     print_figures("noop_build", figures, TARGETS, as_json=args.json)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from skillc.job import Job, Load, last_good
+from skillc.job import BATCH, Job, Load, last_good
 from skillc.outcome import BuildReport, Outcome, Status
 from skillc.plan import Plan, changes
 from skillc.progress import Progress
@@ -24,7 +24,12 @@ ROUNDS = 4
 
 
 def build(
-    make: Callable[[], Plan], load: Load, progress: Progress, *, locked: bool = False
+    make: Callable[[], Plan],
+    load: Load,
+    progress: Progress,
+    *,
+    locked: bool = False,
+    batch: int = BATCH,
 ) -> BuildReport:
     """Run the plan of `make`, and again for texts that changed meanwhile: the newest one wins.
 
@@ -35,20 +40,23 @@ def build(
         plan = make()
         if locked:
             check_locked(plan)
-        reports.append(run_plan(plan, load, progress, locked=locked))
+        reports.append(run_plan(plan, load, progress, locked=locked, batch=batch))
         if not reports[-1].count("changed"):
             break
     return merge(reports)
 
 
-def run_plan(plan: Plan, load: Load, progress: Progress, *, locked: bool = False) -> BuildReport:
+def run_plan(
+    plan: Plan, load: Load, progress: Progress, *, locked: bool = False, batch: int = BATCH
+) -> BuildReport:
     """Compile what `plan` says, publish it and write the lock; `load` is called only if needed.
 
-    A skill that fails is an outcome, not an error. Raises SkillcError when nothing can be built: no
-    compiler, a store or a lock that cannot be written.
+    At most `batch` skills are handed to the compiler together. A skill that fails is an outcome,
+    not an error. Raises SkillcError when nothing can be built: no compiler, a store or a lock that
+    cannot be written.
     """
     started = time.perf_counter()
-    job = Job(plan, load, progress, locked)
+    job = Job(plan, load, progress, locked, batch)
     if plan.todo:
         plan.project.make_state()
         plan.project.store().sweep()

@@ -56,6 +56,7 @@ class Job:
     load: Load
     progress: Progress
     locked: bool = False
+    batch: int = BATCH
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     entries: dict[str, LockedSkill] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -156,13 +157,13 @@ class Job:
     def compile_all(self, steps: Sequence[Step]) -> None:
         """Compile in batches; what another process is building now comes last."""
         theirs: list[Step] = []
-        for start in range(0, len(steps), BATCH):
+        for start in range(0, len(steps), self.batch):
             with ExitStack() as held:
-                batch = {True: [], False: theirs}
-                for step in steps[start : start + BATCH]:
+                ours: list[Step] = []
+                for step in steps[start : start + self.batch]:
                     building = self.store.building(step.key, wait=False)
-                    batch[held.enter_context(building)].append(step)
-                self.compile_batch(batch[True])
+                    (ours if held.enter_context(building) else theirs).append(step)
+                self.compile_batch(ours)
         for step in theirs:
             # Nothing is held while it waits, so two builds cannot wait for each other.
             with self.store.building(step.key, wait=True):

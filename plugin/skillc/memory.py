@@ -6,6 +6,7 @@ and inode are the same, and only if it was at rest when it was read (git's index
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -157,7 +158,8 @@ class Memory:
             beside.write_text(f"{seal(text)}\n{text}", "ascii")
             beside.replace(self.path)
         except OSError:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
     def _at_rest(self, stamp: Stamp) -> bool:
         # Also false for times in the future, as after a clock was set back.
@@ -171,7 +173,7 @@ def load(path: Path) -> dict[str, Any]:
         kept = json.loads(text) if first == seal(text) else {}
     except (OSError, ValueError):
         return {}
-    return kept if kept.get("version") == VERSION else {}
+    return kept if isinstance(kept, dict) and kept.get("version") == VERSION else {}
 
 
 def seal(text: str) -> str:
