@@ -33,6 +33,7 @@ PATHS = (
     "/v1/skills",
     "/health",
     "/metrics",
+    "/lora-adapters",
 )
 
 
@@ -77,6 +78,7 @@ def create_app(
             Route(PATHS[3], endpoints.skills),
             Route(PATHS[4], endpoints.health),
             Route(PATHS[5], endpoints.metrics),
+            Route(PATHS[6], endpoints.lora_adapters),
         ],
         middleware=[
             Middleware(Watch, service=service),

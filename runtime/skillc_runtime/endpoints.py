@@ -76,6 +76,12 @@ class Endpoints:
         """GET /v1/skills"""
         return JSONResponse({"object": "list", "data": await run_in_threadpool(self._skills)})
 
+    async def lora_adapters(self, request: Request) -> Response:
+        """GET /lora-adapters, as llama-server answers: the numbers that `lora` in a body takes."""
+        registry = self._service.registry
+        found = await run_in_threadpool(registry.ids)
+        return JSONResponse([{"id": i, "path": name, "scale": 0.0} for i, name in enumerate(found)])
+
     async def health(self, request: Request) -> Response:
         """GET /health: 200 only when requests can be answered."""
         service = self._service

@@ -66,8 +66,11 @@ def _scale(text: str | None) -> float | None:
     return scale if math.isfinite(scale) and abs(scale) <= MAX_SCALE else None
 
 
-def from_body(value: Any, param: str) -> list[Wanted]:
-    """The skills of body field `param`: names, or objects with name (or id) and scale."""
+def from_body(value: Any, param: str, ids: Sequence[str] = ()) -> list[Wanted]:
+    """The skills of body field `param`: names, or objects with name (or id) and scale.
+
+    In `lora` a whole number is a place in `ids`.
+    """
     if not isinstance(value, list):
         raise invalid(param, 'must be a list such as [{"name": "deploy", "scale": 1.0}]')
     found = []
@@ -76,6 +79,8 @@ def from_body(value: Any, param: str) -> list[Wanted]:
             found.append(Wanted(item))
             continue
         name = item.get("name", item.get("id")) if isinstance(item, dict) else None
+        if param == "lora" and isinstance(name, int) and not isinstance(name, bool):
+            name = by_id(name, param, ids)
         if not isinstance(name, str):
             raise invalid(param, "each entry needs the name of a skill")
         scale = item.get("scale", 1.0)
@@ -84,6 +89,14 @@ def from_body(value: Any, param: str) -> list[Wanted]:
             raise invalid(param, f"the scale of {name} must be a number up to {MAX_SCALE:g}")
         found.append(Wanted(name, float(scale)))
     return found
+
+
+def by_id(number: int, param: str, ids: Sequence[str]) -> str:
+    """The skill at place `number` of `ids`; ApiError 404 when there is none."""
+    if not 0 <= number < len(ids):
+        line = f"{param}: there is no adapter {number}; see /lora-adapters"
+        raise ApiError(404, line, code="model_not_found", param=param)
+    return ids[number]
 
 
 def check_set(wanted: Sequence[Wanted]) -> None:

@@ -64,6 +64,11 @@ class Registry:
             lock = self._refresh().lock
             return lock.skills if lock else {}
 
+    def ids(self) -> list[str]:
+        """The skills that can be asked for, sorted: a skill's place is its number for clients
+        that know adapters by numbers only."""
+        return sorted(name for name, locked in self.skills().items() if locked.verdict != "off")
+
     def problems(self) -> dict[str, str]:
         """What is known not to work, in one line each, by skill name or file."""
         skills = self.skills()

@@ -135,7 +135,7 @@ class Service:
         """Skill texts in the messages become adapters of the set, where they can be served."""
         if not wants_elision(headers) or not (known := self.registry.known()):
             return messages, common
-        asked = asked_skills(body, headers)
+        asked = asked_skills(body, headers, self.registry.ids())
         named = from_model(common.model, self.registry.name) if asked is None else asked
         # A skill that the request itself switches off or turns round is not meant to be attached.
         refused = {skill.name for skill in named if skill.scale <= 0}
@@ -161,7 +161,7 @@ class Service:
         return Prepared(
             model=model,
             prompt=(),
-            skills=self.registry.resolve(model, asked_skills(body, headers)),
+            skills=self.registry.resolve(model, asked_skills(body, headers, self.registry.ids())),
             sampling=self._sampling(body, chat=chat),
             stream=stream,
             include_usage=flag(options, "include_usage"),
@@ -236,10 +236,10 @@ def wants_elision(headers: Mapping[str, str]) -> bool:
     return value == "on"
 
 
-def asked_skills(body: Body, headers: Mapping[str, str]) -> list[Wanted] | None:
+def asked_skills(body: Body, headers: Mapping[str, str], ids: Sequence[str]) -> list[Wanted] | None:
     """The skills that body or header name, the body first; None: the model name decides."""
     for field in ("skills", "lora"):
         if body.get(field) is not None:
-            return from_body(body[field], field)
+            return from_body(body[field], field, ids)
     header = headers.get(SKILLS_HEADER)
     return None if header is None else from_header(header)
