@@ -19,7 +19,7 @@ TEMPLATE = f"""\
 # Settings of skillc; what is commented out is the default.
 
 # base = "nano"       # the language model the skills are compiled for
-# rank = 32           # of the adapters: higher keeps more of a long skill and costs more bytes
+# rank = 64           # of the adapters: higher keeps more of a long skill and costs more bytes
 # sources = {list(SOURCES)}
 # extra_sources = []  # folders searched after those
 # user_skills = false # also search your own folders, such as ~/.agents/skills
@@ -78,7 +78,7 @@ class Settings:
     """What a project may choose; every field has a default."""
 
     base: str = "nano"
-    rank: int = 32
+    rank: int = 64
     sources: tuple[str, ...] = SOURCES
     extra_sources: tuple[str, ...] = ()
     user_skills: bool = False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skillc_compiler.bases import Base
     from skillc_compiler.skill import Skill
 
-DEFAULT_RANK = 32
+DEFAULT_RANK = 64
 # family -> module below skillc_compiler.families, and the class in it.
 FAMILIES = {
     "writer": ("writer", "Writer"),

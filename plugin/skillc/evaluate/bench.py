@@ -23,7 +23,7 @@ class Settings:
     """What a run depends on; `skills` overrides the sizes of the suites."""
 
     base: str = "nano"
-    rank: int = 32
+    rank: int = 64
     split: str = "test"
     seed: int = 0
     skills: int | None = None
