@@ -282,8 +282,8 @@ class Job:
         there = now.skills if now is not None and target.matches(now) else {}
         went = {name for name in self.plan.removed if there.get(name) == self.old.get(name)}
         changed = {name for name, one in self.outcomes.items() if one.status == "changed"}
-        settled = {step.name for step in self.plan.steps} - changed
-        rest = {name: one for name, one in there.items() if name not in settled | went}
+        decided = ({step.name for step in self.plan.steps} - changed) | went
+        rest = {name: one for name, one in there.items() if name not in decided}
         return Lock(
             LockedBase(target.base.name, target.base_hash),
             LockedCompiler(target.compiler_id, target.compiler_hash),

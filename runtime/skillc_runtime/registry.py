@@ -218,7 +218,7 @@ class Registry:
     def _known_text(self, name: str, locked: LockedSkill) -> KnownSkill | None:
         from skillc_compiler.skill import read_skill
 
-        path = (self._root or Path()) / locked.source
+        path = (self._root or Path()) / Path(locked.source).expanduser()
         key = (name, locked.hash, locked.source)
         stamp, known = self._known.get(key, (None, None))
         if known is not None or (stamp is not None and stamp == _stamp(path)):
@@ -237,7 +237,7 @@ class Registry:
         from skillc_compiler.skill import read_skill
 
         if locked.hash not in self._texts:
-            skill = read_skill((self._root or Path()) / locked.source)
+            skill = read_skill((self._root or Path()) / Path(locked.source).expanduser())
             if skill.hash != locked.hash:
                 raise SkillError(f"{locked.source}: changed since the build; run skillc build")
             self._texts[locked.hash] = skill.text
