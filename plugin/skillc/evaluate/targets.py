@@ -45,7 +45,7 @@ TARGETS: dict[str, dict[str, Target]] = {
 
 FLOORS: dict[str, dict[str, Target]] = {
     "commands": {
-        "adapter_exact": (">=", 0.4),
+        "adapter_exact": (">=", 0.05),
         "none_exact": ("<=", 0.05),
         "wrong_exact": ("<=", 0.05),
         "mean_exact": ("<=", 0.05),
