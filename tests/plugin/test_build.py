@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,7 @@ from tests.plugin.project import (
     write_skill,
 )
 
-from skillc.build import build
 from skillc.job import verdict_of
-from skillc.plan import make_plan
-from skillc.progress import Progress
-from skillc.project import Project
-from skillc.target import find_target
 from skillc_compiler.store import Store
 
 
@@ -229,43 +223,3 @@ def test_no_change_build_imports_neither_torch_nor_numpy(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("\n[]\n"), done.stdout
-
-
-@pytest.mark.slow
-def test_thousands_cost_little_more_than_their_share(
-    root: Path, run: Run, compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing in a build without changes grows faster than the number of skills."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    project = Project.at(root)
-    target = find_target("tiny")
-    memory = project.memory()
-
-    def seconds(count: int) -> float:
-        for number in range(count):
-            write_skill(root, f"skill-{number:05d}")
-        times = []
-        for _ in range(4):
-            started = time.process_time()
-            memory.begin()
-            build(lambda: make_plan(project, target, memory=memory), lambda: compiler, Progress())
-            times.append(time.process_time() - started)
-        return min(times)
-
-    few, many = seconds(400), seconds(3200)
-    assert many < 8 * 1.5 * few
-
-
-@pytest.mark.slow
-def test_no_change_build_of_50_is_quick(root: Path, run: Run, compiler: FakeCompiler) -> None:
-    for number in range(50):
-        write_skill(root, f"skill-{number:02d}")
-    run("build")
-
-    def once() -> float:
-        started = time.perf_counter()
-        command = [sys.executable, "-m", "skillc", "build"]
-        subprocess.run(command, cwd=root, capture_output=True, check=True)
-        return time.perf_counter() - started
-
-    assert min(once() for _ in range(5)) < 0.25
