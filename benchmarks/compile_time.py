@@ -1,6 +1,6 @@
 """What compiling a skill costs, in units of one prefill of the same text by the same base.
 
-Both sides run in torch in float32 on the same threads, alternating, over generated test skills.
+Both sides run in torch in float32 on one thread, alternating, over generated test skills.
 `ratio` counts reading, writing and the SVDs; `ratio_judged` also the probe behind the verdict.
 """
 
@@ -17,7 +17,7 @@ import torch
 from skillc.figures import print_figures
 from skillc_compiler.bases import find_base
 from skillc_compiler.data.generate import Generator, Shape
-from skillc_compiler.families.interface import load_compiler
+from skillc_compiler.families.interface import DEFAULT_RANK, load_compiler
 from skillc_compiler.families.writer import Writer
 from skillc_compiler.families.writer_net import low_rank
 from skillc_compiler.gguf_adapter import adapter_to_gguf
@@ -38,8 +38,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object, last")
     parser.add_argument("--base", default="nano")
     parser.add_argument("--skills", type=int, default=20)
-    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--rank", type=int, default=DEFAULT_RANK)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # as compiling does, so that its bytes do not depend on the machine
     base = find_base(arguments.base)
     writer = load_compiler(base)
     assert isinstance(writer, Writer)
