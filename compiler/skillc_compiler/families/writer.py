@@ -74,7 +74,7 @@ class Writer:
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:
         """The adapter of one skill; see `Compiler`."""
         if rank < 1:
-            raise CompilerError(f"rank {rank} is not possible: use 1 or more, {DEFAULT_RANK} is the default")
+            raise CompilerError(f"rank {rank} is not possible: use 1 or more, e.g. {DEFAULT_RANK}")
         # One thread: how a product is split over threads can change its last bits.
         with torch.inference_mode(), one_thread():
             factors = {
