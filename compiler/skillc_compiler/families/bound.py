@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from skillc_compiler import __version__
-from skillc_compiler.adapter import Adapter, LoraPair, Manifest
+from skillc_compiler.adapter import Adapter, LoraPair
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.host import Host
 from skillc_compiler.families.interface import DEFAULT_RANK, compiler_identity
+from skillc_compiler.families.labels import label
 from skillc_compiler.families.probe import probe
 from skillc_compiler.families.writer_net import low_rank
 from skillc_compiler.file_hash import file_sha256
@@ -87,21 +87,7 @@ class Bound:
         actual = max(len(a) for a, _ in kept.values())
         with torch.inference_mode():
             scores = probe(self.host, self.tokenizer, skill.text, kept)
-        manifest = Manifest(
-            skill_name=skill.name,
-            skill_hash=skill.hash,
-            base_name=self.base.name,
-            base_hash=self.base_hash,
-            compiler_id=self.id,
-            compiler_hash=self.hash,
-            rank=actual,
-            alpha=float(actual),
-            targets=tuple(kept),
-            tool_version=__version__,
-            licence=skill.metadata.get("license"),
-            source=skill.metadata.get("source"),
-            probe=scores,
-        )
+        manifest = label(self, skill, actual, kept, scores)
         pairs = {
             path: LoraPair(a.contiguous().cpu().numpy(), b.contiguous().cpu().numpy())
             for path, (a, b) in kept.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -18,21 +18,34 @@ BATCH = 8
 CODE = re.compile(r"```[^\n]*\n(?P<fence>.*?)```|`(?P<span>[^`\n]+)`", re.DOTALL)
 
 
+class Guess(Protocol):
+    """Token ids [B, L] in, the most likely next ones [B, L] out, with the adapter or without."""
+
+    def __call__(self, windows: Tensor, *, attached: bool) -> Tensor: ...
+
+
 def probe(host: Host, tokenizer: Tokenizer, text: str, factors: Factors) -> dict[str, float]:
     """Token accuracies with the adapter (`recall`) and without (`recall_none`).
 
     Windows of the text are continued without the text in context; only tokens inside code spans
     count (all, if there are none). Empty when the text is too short to say.
     """
+
+    def guess(windows: Tensor, *, attached: bool) -> Tensor:
+        with host.attached(factors if attached else {}):
+            return torch.cat([_guess(host, part) for part in torch.split(windows, BATCH)])
+
+    return recall(tokenizer, text, guess)
+
+
+def recall(tokenizer: Tokenizer, text: str, guess: Guess) -> dict[str, float]:
+    """`probe` for any way to run the base: `guess` gives each position's most likely next token."""
     windows, wanted = _windows(tokenizer, text)
     if not wanted.any():
         return {}
-    targets = windows[:, 1:]
     scores = {}
-    for name, attached in (("recall", factors), ("recall_none", {})):
-        with host.attached(attached):
-            guesses = torch.cat([_guess(host, part) for part in torch.split(windows, BATCH)])
-        hits = (guesses[:, :-1] == targets)[wanted]
+    for name, attached in (("recall", True), ("recall_none", False)):
+        hits = (guess(windows, attached=attached)[:, :-1] == windows[:, 1:])[wanted]
         scores[name] = round(float(hits.float().mean()), 4)
     return scores
 

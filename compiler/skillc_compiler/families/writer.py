@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skillc_compiler import __version__
-from skillc_compiler.adapter import Adapter, LoraPair, Manifest
+from skillc_compiler.adapter import Adapter, LoraPair
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.interface import DEFAULT_RANK, compiler_identity
+from skillc_compiler.families.labels import label
 from skillc_compiler.families.parallel import in_parallel, one_thread
+from skillc_compiler.families.probe import recall
 from skillc_compiler.families.taps import Factors, Taps
 from skillc_compiler.families.writer_net import Reading, WriterConfig, WriterNet, low_rank
 from skillc_compiler.file_hash import file_sha256
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 CHUNK = 768
 OVERLAP = 32
 PREFIX = "<|im_start|>system\n"
-_PROBE_WINDOW, _PROBE_CUE, _PROBE_WINDOWS = 64, 8, 24
-_CODE = re.compile(r"```[^\n]*\n(?P<fence>.*?)```|`(?P<span>[^`\n]+)`", re.DOTALL)
 
 
 class Writer:
@@ -95,7 +93,7 @@ class Writer:
         return Adapter(
             pairs,
             float(rank),
-            self._manifest(skill, rank, tuple(pairs), probe),
+            label(self, skill, rank, pairs, probe),
         )
 
     def compile_many(
@@ -158,61 +156,13 @@ class Writer:
             mask=mask,
         )
 
-    def _manifest(
-        self, skill: Skill, rank: int, targets: tuple[str, ...], probe: dict[str, float]
-    ) -> Manifest:
-        return Manifest(
-            skill_name=skill.name,
-            skill_hash=skill.hash,
-            base_name=self.base.name,
-            base_hash=self.base_hash,
-            compiler_id=self.id,
-            compiler_hash=self.hash,
-            rank=rank,
-            alpha=float(rank),
-            targets=targets,
-            tool_version=__version__,
-            licence=skill.metadata.get("license"),
-            source=skill.metadata.get("source"),
-            probe=probe,
-        )
-
     def _probe(self, text: str, factors: Factors) -> dict[str, float]:
-        """How much of the text's code comes back from the adapter alone: token accuracies.
+        def guess(windows: Tensor, *, attached: bool) -> Tensor:
+            with self._taps.attached(factors if attached else {}):
+                found: Tensor = self.model(windows).logits.argmax(-1)
+                return found
 
-        Windows of the text are continued without the text in context, `recall` with the adapter
-        and `recall_none` without; only tokens inside code spans count (all, if there are none).
-        """
-        windows, wanted = self._probe_windows(text)
-        if not wanted.any():
-            return {}
-        targets = windows[:, 1:]
-        scores = {}
-        for name, attached in (("recall", factors), ("recall_none", {})):
-            with self._taps.attached(attached):
-                guesses = self.model(windows).logits[:, :-1].argmax(-1)
-            scores[name] = round(float((guesses == targets)[wanted].float().mean()), 4)
-        return scores
-
-    def _probe_windows(self, text: str) -> tuple[Tensor, Tensor]:
-        encoded = self.tokenizer.encode(text, add_special_tokens=False)
-        spans = [match.span(match.lastgroup or 0) for match in _CODE.finditer(text)]
-        inside = [
-            any(begin <= left and right <= end for begin, end in spans)
-            for left, right in encoded.offsets
-        ]
-        if not any(inside):
-            inside = [True] * len(inside)
-        size = min(_PROBE_WINDOW, len(encoded.ids))
-        stride = max(1, size - _PROBE_CUE)
-        starts = range(0, max(1, len(encoded.ids) - _PROBE_CUE), stride)
-        starts_kept = [min(start, len(encoded.ids) - size) for start in starts]
-        step = -(-len(starts_kept) // _PROBE_WINDOWS)
-        chosen = starts_kept[::step]
-        windows = torch.tensor([encoded.ids[start : start + size] for start in chosen])
-        wanted = torch.tensor([inside[start + 1 : start + size] for start in chosen])
-        wanted[:, : _PROBE_CUE - 1] = False
-        return windows, wanted
+        return recall(self.tokenizer, text, guess)
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[list[int]]:
