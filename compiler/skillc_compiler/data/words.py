@@ -55,10 +55,6 @@ class Words:
         digits = self._rng.randint(len(str(low)), len(str(high)))
         return str(min(max(self._rng.randrange(10 ** (digits - 1), 10**digits), low), high))
 
-    def hexadecimal(self, length: int = 8) -> str:
-        """Random hexadecimal digits."""
-        return "".join(self._rng.choice("0123456789abcdef") for _ in range(length))
-
     def version(self) -> str:
         """A dotted version number."""
         return ".".join(self.number(1, 40) for _ in range(self._rng.choice((2, 3, 3))))

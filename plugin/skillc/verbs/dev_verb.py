@@ -10,21 +10,13 @@ import click
 from skillc.cli import Start
 from skillc.project import Project
 from skillc.serve import announcement
+from skillc.verbs.listening import listening
 from skillc_compiler.bases import find_base
-from skillc_runtime.settings import DEFAULT_HOST, DEFAULT_PORT, ServeSettings
+from skillc_runtime.settings import ServeSettings
 
 
 @click.command("dev")
-@click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
-)
-@click.option("--ctx", type=click.IntRange(64), metavar="N", help="Tokens of context.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the engine.")
+@listening
 @click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
 @click.option("--poll", is_flag=True, help="Compare files twice a second; use no events.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")

@@ -7,22 +7,14 @@ import click
 from skillc.cli import Start
 from skillc.project import Project
 from skillc.serve import announcement, stale_lines
+from skillc.verbs.listening import listening
 from skillc_compiler.bases import find_base
 from skillc_compiler.errors import ProjectError
-from skillc_runtime.settings import DEFAULT_HOST, DEFAULT_PORT, ServeSettings
+from skillc_runtime.settings import ServeSettings
 
 
 @click.command("serve")
-@click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
-)
-@click.option("--ctx", type=click.IntRange(64), metavar="N", help="Tokens of context.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the engine.")
+@listening
 @click.option("--base", "name", metavar="NAME", help="The base, over the project's setting.")
 @click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
 @click.option("--log", is_flag=True, help="Write a line of JSON to stderr for each request.")
