@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skillc_compiler.chat import TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from skillc_runtime.api_error import invalid
+from skillc_runtime.dialects import Dialect
 from skillc_runtime.fields import Body, flag
 from skillc_runtime.messages import Message
 from skillc_runtime.schema_grammar import SchemaError, SchemaGrammar, literal
@@ -14,37 +14,30 @@ from skillc_runtime.schema_grammar import SchemaError, SchemaGrammar, literal
 _MOST_CALLS = 8
 
 
-def forced_prefix(name: str | None) -> str:
-    """What an answer that must be a call begins with; `name` as from `read_tool_choice`."""
-    if name is None:
-        return ""
-    head = f'{TOOL_CALL_OPEN}\n{{"name":'
-    return f'{head} "{name}", "arguments":' if name else head
-
-
-def read_constraint(body: Body, tools: Sequence[Message], forced: str | None) -> str | None:
-    """The grammar of what follows `forced_prefix`; None when the answer is free.
+def read_constraint(
+    body: Body, tools: Sequence[Message], forced: str | None, dialect: Dialect
+) -> str | None:
+    """The grammar of what follows `dialect.prefix(forced)`; None when the answer is free.
 
     ApiError 400 for a schema that is malformed or asks for what cannot be promised.
     """
-    grammar = SchemaGrammar()
     schema = _response_schema(body)
+    calls = _Calls(tools, dialect, several=not dialect.single and _parallel(body))
     if forced is not None:
-        chosen = [tool for tool in tools if forced in ("", tool["function"]["name"])]
-        begun = _begun(grammar, tools, chosen, named=bool(forced))
-        several = "parallel_tool_calls" not in body or flag(body, "parallel_tool_calls")
-        more = f" {_more(grammar, tools)}" if several and not forced else ""
-        return grammar.text(begun + more)
+        return calls.grammar.text(calls.rest(forced))
     if schema is None:
         return None
     try:
-        root = grammar.add(schema)
+        root = calls.grammar.add(schema)
     except SchemaError as error:
         raise invalid("response_format", str(error)) from error
     if tools:  # the model may still call one
-        open_mark = literal(forced_prefix(""))
-        root += f" | {open_mark} {_begun(grammar, tools, tools, named=False)}"
-    return grammar.text(root)
+        root += f" | {literal(dialect.start)} {calls.rest('')}"
+    return calls.grammar.text(root)
+
+
+def _parallel(body: Body) -> bool:
+    return body.get("parallel_tool_calls") is None or flag(body, "parallel_tool_calls")
 
 
 def _response_schema(body: Body) -> Any:
@@ -63,27 +56,36 @@ def _response_schema(body: Body) -> Any:
     return inner.get("schema", {"type": "object"})
 
 
-def _begun(
-    grammar: SchemaGrammar, tools: Sequence[Message], chosen: Sequence[Message], *, named: bool
-) -> str:
-    """The rest of a call whose beginning is there: with its name, or up to where that stands."""
-    close = literal("}\n" + TOOL_CALL_CLOSE)
-    calls = []
-    for tool in chosen:
-        function, name = tool["function"], tool["function"]["name"]
-        head = "" if named else literal(f' "{name}", "arguments":')
-        where = f"tools[{list(tools).index(tool)}].function.parameters"
-        calls.append(f"{head} ws {_arguments(grammar, function.get('parameters'), where)}")
-    return f"({' | '.join(calls)}) {close}"
+class _Calls:
+    """The grammar of calls in a dialect."""
 
+    def __init__(self, tools: Sequence[Message], dialect: Dialect, *, several: bool) -> None:
+        self.grammar = SchemaGrammar()
+        self._tools = tools
+        self._dialect = dialect
+        self._several = several
 
-def _more(grammar: SchemaGrammar, tools: Sequence[Message]) -> str:
-    start = literal("\n" + forced_prefix(""))
-    return f"({start} {_begun(grammar, tools, tools, named=False)}){{0,{_MOST_CALLS - 1}}}"
+    def rest(self, forced: str) -> str:
+        """What follows the prefix of one call or more; `forced` names the tool, or is empty."""
+        chosen = [tool for tool in self._tools if forced in ("", tool["function"]["name"])]
+        text = self._call(chosen, named=bool(forced))
+        if self._several and not forced:
+            more = f"{literal(self._dialect.more)} {self._call(self._tools, named=False)}"
+            text += f" ({more}){{0,{_MOST_CALLS - 1}}}"
+        return f"{text} {literal(self._dialect.end)}" if self._dialect.end else text
 
+    def _call(self, chosen: Sequence[Message], *, named: bool) -> str:
+        calls = []
+        for tool in chosen:
+            function = tool["function"]
+            head = "" if named else literal(self._dialect.called(function["name"]))
+            where = f"tools[{list(self._tools).index(tool)}].function.parameters"
+            calls.append(f"{head} ws {self._arguments(function.get('parameters'), where)}")
+        close = literal(self._dialect.close) if self._dialect.close else ""
+        return f"({' | '.join(calls)}) {close}"
 
-def _arguments(grammar: SchemaGrammar, schema: Any, where: str) -> str:
-    try:
-        return grammar.add({"type": "object", **(schema or {})})
-    except (SchemaError, TypeError) as error:
-        raise invalid(where, str(error)) from error
+    def _arguments(self, schema: Any, where: str) -> str:
+        try:
+            return self.grammar.add({"type": "object", **(schema or {})})
+        except (SchemaError, TypeError) as error:
+            raise invalid(where, str(error)) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from itertools import starmap
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import Receive, Scope, Send
 
 from skillc_compiler.lock import LockedSkill
-from skillc_runtime.answers import CHAT, DONE, PING, TEXT, Format, Writer, event
+from skillc_runtime.answers import CHAT, TEXT, CompletionWriter
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.fields import Body, parse_body
 from skillc_runtime.log import FACTS
@@ -23,6 +25,7 @@ from skillc_runtime.reply import Delta
 from skillc_runtime.running import Running, unless_gone
 from skillc_runtime.service import Prepared, Service
 from skillc_runtime.skill_set import ATTACHED_HEADER
+from skillc_runtime.writer import PING, Writer
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -53,11 +56,13 @@ class Endpoints:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        return await self._answer(request, CHAT, self._service.prepare_chat)
+        write = partial(CompletionWriter, CHAT)
+        return await self._answer(request, write, self._service.prepare_chat)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions"""
-        return await self._answer(request, TEXT, self._service.prepare_completion)
+        write = partial(CompletionWriter, TEXT)
+        return await self._answer(request, write, self._service.prepare_completion)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models"""
@@ -111,7 +116,10 @@ class Endpoints:
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _answer(
-        self, request: Request, form: Format, prepare: Callable[[Body, Headers], Prepared]
+        self,
+        request: Request,
+        write: Callable[[Running], Writer],
+        prepare: Callable[[Body, Headers], Prepared],
     ) -> Response:
         arrived = perf_counter()
         body = parse_body(await request.body())
@@ -124,7 +132,7 @@ class Endpoints:
             running.stop()
             request.scope[FACTS].update(running.facts())
 
-        writer = Writer(form, running)
+        writer = write(running)
         try:
             if prepared.stream:
                 return await self._streamed(request, writer, headers, end)
@@ -157,10 +165,10 @@ class Endpoints:
         deltas = await unless_gone(request.receive, writer.running.begin)
         return _EventStream(self._events(writer, deltas), end, {**headers, **_STREAM_HEADERS})
 
-    async def _events(self, writer: Writer, deltas: list[Delta]) -> AsyncIterator[str]:
+    async def _events(self, writer: Writer, deltas: list[tuple[int, Delta]]) -> AsyncIterator[str]:
         running, patience = writer.running, self._service.settings.ping_seconds
         try:
-            yield writer.first() + "".join(map(writer.delta, deltas))
+            yield writer.first() + "".join(starmap(writer.delta, deltas))
             while not running.done:
                 try:
                     more = await running.deltas(patience)
@@ -168,11 +176,11 @@ class Endpoints:
                     yield PING
                     continue
                 if more:
-                    yield "".join(map(writer.delta, more))
+                    yield "".join(starmap(writer.delta, more))
             yield writer.last()
         except ApiError as error:
             self._service.metrics.errors.add(1, code=error.code or "error")
-            yield event(error.body()) + DONE
+            yield writer.failed(error)
 
     def _models(self) -> list[dict[str, Any]]:
         registry = self._service.registry

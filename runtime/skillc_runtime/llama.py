@@ -25,7 +25,13 @@ from skillc_compiler.errors import AdapterError, BaseModelError
 
 _LOG_ERROR = 4  # ggml.h; llama_cpp's own table is one behind
 _LOG_CONTINUES = 5
-_TOOL_MARKS = (TOOL_CALL_OPEN.encode(), TOOL_CALL_CLOSE.encode())
+_TOOL_MARKS = (
+    TOOL_CALL_OPEN.encode(),
+    TOOL_CALL_CLOSE.encode(),
+    b"[TOOL_CALLS]",
+    b"[ARGS]",
+    b"[CALL_ID]",
+)
 _SPECIAL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 
 

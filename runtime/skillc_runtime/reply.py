@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from skillc_runtime.call_parts import CallArguments, CallParser, CallStart, Content, Part
 from skillc_runtime.events import Event, Finish, Piece, Started
 from skillc_runtime.llama import Vocab
 from skillc_runtime.sampling import Choice
-from skillc_runtime.toolcalls import CallArguments, CallStart, Content, Part, ToolCallParser
 
 Delta = dict[str, Any]
 
@@ -15,10 +15,10 @@ Delta = dict[str, Any]
 class Reply:
     """Takes events, gives deltas; afterwards it is the whole message.
 
-    `prefix` is what the answer was made to begin with, `tools` whether calls are looked for.
+    `prefix` is what the answer was made to begin with, `parser` what looks for calls.
     """
 
-    def __init__(self, vocab: Vocab, *, tools: bool = False, prefix: str = "") -> None:
+    def __init__(self, vocab: Vocab, *, parser: CallParser | None = None, prefix: str = "") -> None:
         self.text = ""
         self.calls: list[dict[str, Any]] = []
         self.logprobs: list[dict[str, Any]] = []
@@ -26,9 +26,10 @@ class Reply:
         self.cached_tokens = 0
         self.tokens = 0
         self.finish_reason: str | None = None
+        self.stopped_by: str | None = None
         self.cancelled = False
         self._vocab = vocab
-        self._parser = ToolCallParser() if tools else None
+        self._parser = parser
         self._prefix = prefix
 
     def take(self, event: Event) -> list[Delta]:
@@ -51,25 +52,21 @@ class Reply:
             message["tool_calls"] = self.calls
         return message
 
-    def usage(self) -> dict[str, Any]:
-        """OpenAI's token counts."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.tokens,
-            "total_tokens": self.prompt_tokens + self.tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-        }
-
     def take_logprobs(self) -> list[dict[str, Any]]:
         """The log probabilities since the last call."""
         found, self.logprobs = self.logprobs, []
         return found
+
+    def cut(self) -> list[Delta]:
+        """End the answer where it is, as one whose room has run out."""
+        return self._end(Finish("length"))
 
     def _end(self, event: Finish) -> list[Delta]:
         parts = self._feed(event.text)
         if self._parser is not None:
             parts += self._parser.finish()
         deltas = self._deltas(parts)
+        self.stopped_by = event.stopped_by
         self.cancelled = event.reason == "cancelled"
         self.finish_reason = "stop" if self.cancelled else event.reason
         if self.calls and event.reason == "stop":

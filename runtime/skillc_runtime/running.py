@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -20,8 +22,17 @@ from skillc_runtime.service import Prepared, Service
 from skillc_runtime.worker import Failed, Job, QueueFullError
 
 T = TypeVar("T")
-Arrival = tuple[Event | Failed, float]
-"""An event, and the perf_counter seconds at which the worker sent it."""
+Arrival = tuple[int, Event | Failed, float]
+"""A choice's index, its event, and the perf_counter seconds at which the worker sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a request: each prompt counted once, however many answers it has."""
+
+    prompt: int
+    cached: int
+    completion: int
 
 
 class ClientGoneError(Exception):
@@ -41,9 +52,9 @@ class Inbox:
         """Whether there is an event that need not be waited for."""
         return bool(self._arrivals)
 
-    def put_from_thread(self, event: Event | Failed, at: float) -> None:
+    def put_from_thread(self, index: int, event: Event | Failed, at: float) -> None:
         """Hand over an event; RuntimeError when the loop has ended."""
-        self._loop.call_soon_threadsafe(self._put, (event, at))
+        self._loop.call_soon_threadsafe(self._put, (index, event, at))
 
     async def get(self, timeout: float | None = None) -> Arrival:
         """The next event; asyncio.TimeoutError when there is none for `timeout` seconds."""
@@ -75,25 +86,30 @@ class Running:
 
     def __init__(self, service: Service, prepared: Prepared, arrived: float) -> None:
         self.prepared = prepared
-        self.reply = Reply(service.engine.model.vocab, tools=prepared.tools, prefix=prepared.prefix)
+        self.replies: list[Reply] = []
         self.ttft: float | None = None
-        self.done = False
         self._stopped = False
         self._service = service
         self._arrived = arrived
         self._inbox = Inbox()
-        self._job = Job(
-            prepared.prompt,
-            prepared.skills.adapters,
-            prepared.sampling,
-            self._inbox.put_from_thread,
-        )
+        self._jobs: list[Job] = []
+        for index, (prompt, sampling) in enumerate(prepared.jobs()):
+            listener = partial(self._inbox.put_from_thread, index)
+            self._jobs.append(Job(prompt, prepared.skills.adapters, sampling, listener))
+            self.replies.append(service.reply(prepared))
+
+    @property
+    def done(self) -> bool:
+        """Whether every choice has ended."""
+        return all(reply.finish_reason is not None for reply in self.replies)
 
     def start(self) -> None:
-        """Queue the job; ApiError 429 when too many wait."""
+        """Queue the jobs; ApiError 429 when too many wait."""
         try:
-            self._service.worker.submit(self._job)
+            for job in self._jobs:
+                self._service.worker.submit(job)
         except QueueFullError as error:
+            self._cancel()
             raise ApiError(429, str(error), code="queue_full", retry_after=1) from error
         for member in self.prepared.skills.members:
             labels = {"skill": member.name, "as": member.served_as}
@@ -101,69 +117,85 @@ class Running:
 
     def stop(self) -> None:
         """Cancel what is left, and count what was done."""
-        self._job.cancel.set()
+        self._cancel()
         if self._stopped:
             return
         self._stopped = True
-        metrics, reply = self._service.metrics, self.reply
-        metrics.prompt_tokens.add(reply.prompt_tokens)
-        metrics.cached_tokens.add(reply.cached_tokens)
+        metrics, usage = self._service.metrics, self.usage()
+        metrics.prompt_tokens.add(usage.prompt)
+        metrics.cached_tokens.add(usage.cached)
         metrics.elided_tokens.add(self.prepared.tokens_elided)
-        metrics.generated_tokens.add(reply.tokens)
-        metrics.finished.add(1, reason=reply.finish_reason or "unfinished")
+        metrics.generated_tokens.add(usage.completion)
+        for reply in self.replies:
+            metrics.finished.add(1, reason=reply.finish_reason or "unfinished")
         metrics.duration.observe(perf_counter() - self._arrived)
         if self.ttft is not None:
             metrics.ttft.observe(self.ttft)
 
-    async def begin(self) -> list[Delta]:
+    async def begin(self) -> list[tuple[int, Delta]]:
         """Wait until the skills are attached; ApiError when they cannot be."""
         return self._take(await self._inbox.get())
 
-    async def deltas(self, timeout: float | None = None) -> list[Delta]:
-        """What the next events add; asyncio.TimeoutError after `timeout` seconds without one."""
+    async def deltas(self, timeout: float | None = None) -> list[tuple[int, Delta]]:
+        """What the next events add to which choice; asyncio.TimeoutError after `timeout` seconds
+        without one."""
         found = self._take(await self._inbox.get(timeout))
         while not self.done and self._inbox.waiting:
             found += self._take(await self._inbox.get())
         return found
 
+    def usage(self) -> Usage:
+        """The tokens so far."""
+        firsts = self.replies[:: self.prepared.n]
+        return Usage(
+            prompt=sum(reply.prompt_tokens for reply in firsts),
+            cached=sum(reply.cached_tokens for reply in firsts),
+            completion=sum(reply.tokens for reply in self.replies),
+        )
+
     def report(self) -> dict[str, Any]:
         """The `skillc` field of the answer."""
-        base = self._service.registry.base
+        base, usage = self._service.registry.base, self.usage()
         return {
             "attached": self.prepared.skills.report(),
             "base": {"name": self._service.registry.name, "hash": base.hash},
-            "prompt_tokens": self.reply.prompt_tokens,
-            "cached_tokens": self.reply.cached_tokens,
+            "prompt_tokens": usage.prompt,
+            "cached_tokens": usage.cached,
             "tokens_elided": self.prepared.tokens_elided,
             "ttft_ms": None if self.ttft is None else round(self.ttft * 1000, 3),
         }
 
     def facts(self) -> dict[str, Any]:
         """What the log says of the answer."""
-        prepared, reply = self.prepared, self.reply
+        prepared, usage = self.prepared, self.usage()
+        reasons = [reply.finish_reason for reply in self.replies]
         return {
             "model": prepared.model,
             "skills": [f"{m.name}@{m.scale:g}" for m in prepared.skills.members],
             "stream": prepared.stream,
-            "prompt_tokens": reply.prompt_tokens,
-            "cached_tokens": reply.cached_tokens,
+            "prompt_tokens": usage.prompt,
+            "cached_tokens": usage.cached,
             "tokens_elided": prepared.tokens_elided,
-            "completion_tokens": reply.tokens,
+            "completion_tokens": usage.completion,
             "ttft_ms": None if self.ttft is None else round(self.ttft * 1000, 3),
-            "finish_reason": reply.finish_reason,
+            "finish_reason": reasons[0] if len(reasons) == 1 else reasons,
         }
 
-    def _take(self, arrived: Arrival) -> list[Delta]:
-        event, at = arrived
+    def _cancel(self) -> None:
+        for job in self._jobs:
+            job.cancel.set()
+
+    def _take(self, arrived: Arrival) -> list[tuple[int, Delta]]:
+        index, event, at = arrived
         if self.ttft is None and isinstance(event, Piece):
             self.ttft = at - self._arrived
         if isinstance(event, Failed):
             raise self._failure(event.error)
-        deltas = self.reply.take(event)
-        if self.reply.cancelled:
+        reply = self.replies[index]
+        deltas = reply.take(event)
+        if reply.cancelled:
             raise ApiError(503, "the server is stopping", code="stopping", retry_after=1)
-        self.done = self.reply.finish_reason is not None
-        return deltas
+        return [(index, delta) for delta in deltas]
 
     def _failure(self, error: Exception) -> ApiError:
         if isinstance(error, BadAdapterError):

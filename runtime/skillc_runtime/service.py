@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from skillc_compiler.errors import ServeError
 from skillc_runtime.api_error import ApiError, invalid
-from skillc_runtime.constraint import forced_prefix, read_constraint
+from skillc_runtime.constraint import read_constraint
+from skillc_runtime.dialects import Dialect, dialect_of
 from skillc_runtime.elision import ELIDE_HEADER, elide, find_mentions
 from skillc_runtime.engine import Engine
-from skillc_runtime.fields import Body, flag, integer, number, strings, text
+from skillc_runtime.fields import Body, flag, text
 from skillc_runtime.grammar import Grammar
 from skillc_runtime.messages import (
     Message,
@@ -24,8 +24,11 @@ from skillc_runtime.messages import (
 )
 from skillc_runtime.metrics import Metrics
 from skillc_runtime.names import SKILLS_HEADER, Wanted, from_body, from_header, from_model
+from skillc_runtime.prompts import MAX_ANSWERS, read_count, read_prompts
 from skillc_runtime.registry import Registry
+from skillc_runtime.reply import Reply
 from skillc_runtime.sampling import Sampling
+from skillc_runtime.sampling_fields import SEEDS, read_sampling
 from skillc_runtime.settings import ServeSettings
 from skillc_runtime.skill_set import SkillSet
 from skillc_runtime.template import ChatTemplate, MessagesError
@@ -37,14 +40,23 @@ class Prepared:
     """A request that can be answered."""
 
     model: str
-    prompt: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
     skills: SkillSet
     sampling: Sampling
     stream: bool
     include_usage: bool
-    tools: bool = False
+    n: int = 1  # answers to each prompt
+    tools: tuple[str, ...] = ()
     prefix: str = ""
     tokens_elided: int = 0
+
+    def jobs(self) -> Iterator[tuple[tuple[int, ...], Sampling]]:
+        """Prompt and sampling of each choice, in the order of their indices."""
+        seed = self.sampling.seed
+        for prompt in self.prompts:
+            for number in range(self.n):
+                own = None if seed is None else (seed + number) % SEEDS
+                yield prompt, replace(self.sampling, seed=own)
 
 
 class Service:
@@ -73,6 +85,16 @@ class Service:
         source = self.registry.base.chat_template
         return ChatTemplate(source, self.engine.model.vocab) if source else None
 
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the base writes tool calls."""
+        return dialect_of(self.registry.base.chat_template)
+
+    def reply(self, prepared: Prepared) -> Reply:
+        """What an answer's events are collected in."""
+        parser = self.dialect.parser(prepared.tools) if prepared.tools else None
+        return Reply(self.engine.model.vocab, parser=parser, prefix=prepared.prefix)
+
     def prepare_chat(self, body: Body, headers: Mapping[str, str]) -> Prepared:
         """Read a chat request; ApiError with the status that fits."""
         engine, template = self.engine, self.template
@@ -80,11 +102,11 @@ class Service:
             raise ApiError(400, "this base has no chat template; use /v1/completions")
         messages = read_messages(body)
         tools, forced = read_tool_choice(body, read_tools(body))
-        grammar = self._checked(read_constraint(body, tools, forced))
+        grammar = self._checked(read_constraint(body, tools, forced, self.dialect))
         common = self._common(body, headers, chat=True)
         messages, common = self._elide(body, headers, messages, common)
-        messages = with_skill_texts(messages, common.skills.texts)
-        prefix = forced_prefix(forced)
+        messages = self.dialect.fit(with_skill_texts(messages, common.skills.texts))
+        prefix = self.dialect.prefix(forced)
         try:
             prompt = template.render(messages, tools, continuation=prefix)
             if len(prompt) >= engine.n_ctx:
@@ -93,7 +115,11 @@ class Service:
             raise ApiError(400, str(error), code="invalid_messages", param="messages") from error
         sampling = replace(common.sampling, grammar=grammar)
         return replace(
-            common, prompt=tuple(prompt), sampling=sampling, tools=bool(tools), prefix=prefix
+            common,
+            prompts=(tuple(prompt),),
+            sampling=sampling,
+            tools=tuple(tool["function"]["name"] for tool in tools),
+            prefix=prefix,
         )
 
     def _checked(self, grammar: str | None) -> str | None:
@@ -108,11 +134,7 @@ class Service:
     def prepare_completion(self, body: Body, headers: Mapping[str, str]) -> Prepared:
         """Read a plain completion request: the prompt is used as it is, control tokens included."""
         engine = self.engine
-        prompt = body.get("prompt")
-        if isinstance(prompt, list) and len(prompt) == 1:
-            prompt = prompt[0]
-        if not isinstance(prompt, str) or not prompt:
-            raise invalid("prompt", "must be one string")
+        prompts = read_prompts(body, engine)
         common = self._common(body, headers, chat=False)
         if common.skills.texts:
             raise ApiError(
@@ -120,10 +142,12 @@ class Service:
                 "a skill of this set is served as text: use /v1/chat/completions",
                 code="skill_needs_chat",
             )
-        tokens = engine.tokenize(prompt.encode("utf-8", "replace").decode(), special=True)
-        if len(tokens) >= engine.n_ctx:
-            raise too_long(len(tokens), engine.n_ctx, history=False)
-        return replace(common, prompt=tuple(tokens))
+        if len(prompts) * common.n > MAX_ANSWERS:
+            raise invalid("n", f"at most {MAX_ANSWERS} answers a request")
+        longest = max(map(len, prompts))
+        if longest >= engine.n_ctx:
+            raise too_long(longest, engine.n_ctx, history=False)
+        return replace(common, prompts=tuple(prompts))
 
     def _elide(
         self,
@@ -160,48 +184,15 @@ class Service:
             raise invalid("stream_options", "must be an object")
         return Prepared(
             model=model,
-            prompt=(),
+            prompts=(),
             skills=self.registry.resolve(model, asked_skills(body, headers, self.registry.ids())),
-            sampling=self._sampling(body, chat=chat),
+            sampling=read_sampling(
+                body, self.engine, chat=chat, max_tokens=self.settings.max_tokens
+            ),
+            n=read_count(body),
             stream=stream,
             include_usage=flag(options, "include_usage"),
         )
-
-    def _sampling(self, body: Body, *, chat: bool) -> Sampling:
-        if (integer(body, "n", 1) or 1) != 1:
-            raise invalid("n", "only one answer a request")
-        most = self.engine.n_ctx
-        asked = integer(body, "max_completion_tokens", 1, most)
-        asked = asked or integer(body, "max_tokens", 1, most)
-        seed = integer(body, "seed", -(1 << 63))
-        logprobs = None
-        if chat and flag(body, "logprobs"):
-            logprobs = integer(body, "top_logprobs", 0, 20) or 0
-        return Sampling(
-            max_tokens=asked or min(most, self.settings.max_tokens),
-            temperature=number(body, "temperature", 0.0, 0.0, 100.0),
-            top_p=number(body, "top_p", 1.0, 0.0, 1.0),
-            top_k=integer(body, "top_k", 0, 1 << 30) or 0,
-            min_p=number(body, "min_p", 0.0, 0.0, 1.0),
-            seed=None if seed is None else seed % (1 << 63),
-            stop=strings(body, "stop", 16),
-            frequency_penalty=number(body, "frequency_penalty", 0.0, -2.0, 2.0),
-            presence_penalty=number(body, "presence_penalty", 0.0, -2.0, 2.0),
-            logit_bias=self._biases(body.get("logit_bias")),
-            logprobs=logprobs,
-        )
-
-    def _biases(self, value: Any) -> dict[int, float]:
-        value = {} if value is None else value
-        if not isinstance(value, dict):
-            raise invalid("logit_bias", "must be an object of token ids")
-        biases: dict[int, float] = {}
-        for key in value:
-            token = int(key) if str(key).isdecimal() else -1
-            if not 0 <= token < self.engine.model.vocab.size:
-                raise invalid("logit_bias", f"{key!r} is no token of this base")
-            biases[token] = number(value, key, 0.0, -100.0, 100.0)
-        return biases
 
     def _too_long(
         self,

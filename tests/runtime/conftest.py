@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.compiler import tiny
+from tests.runtime.stand_in import scripted
 from tests.runtime.support import ProjectFolder, write_adapter
 
 from skillc_compiler.gguf_base import BaseInfo
@@ -151,3 +152,9 @@ def shared(base: BaseInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     project = fill(ProjectFolder(tmp_path_factory.mktemp("project"), base))
     with running(settings_for(project)) as server:
         yield Client(server)
+
+
+@pytest.fixture
+def says(shared: Client, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the shared server's engine says instead of what the random base would."""
+    return scripted(shared.server, monkeypatch)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import openai
 import pytest
 from openai.types.chat import ChatCompletionFunctionToolParam
 from tests.runtime.conftest import Client
-
-from skillc_runtime.adapters import AdapterRef
-from skillc_runtime.events import Event, Finish, Piece, Started
-from skillc_runtime.sampling import Choice, Sampling
 
 TOOL: ChatCompletionFunctionToolParam = {
     "type": "function",
@@ -30,26 +26,6 @@ def api(shared: Client) -> Iterator[openai.OpenAI]:
         base_url=shared.server.url + "/v1", api_key="none", max_retries=0, timeout=30
     ) as api:
         yield api
-
-
-@pytest.fixture
-def says(shared: Client, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the engine says instead of what the random base would, three characters a token."""
-    script: list[str] = []
-
-    def generate(
-        prompt: Sequence[int],
-        adapters: Sequence[AdapterRef] = (),
-        sampling: Sampling | None = None,
-        cancel: object = None,
-    ) -> Iterator[Event]:
-        yield Started(len(prompt), 0)
-        for at in range(0, len(script[0]), 3):
-            yield Piece(script[0][at : at + 3], Choice(5))
-        yield Finish("stop")
-
-    monkeypatch.setattr(shared.server.worker.engine, "generate", generate)
-    return script
 
 
 def test_whole_and_streamed(api: openai.OpenAI) -> None:

@@ -48,7 +48,8 @@ TOOL = {"type": "function", "function": {"name": "run", "parameters": {"type": "
         ({"top_k": -1}, "top_k"),
         ({"min_p": 2}, "min_p"),
         ({"seed": "x"}, "seed"),
-        ({"n": 2}, "n"),
+        ({"n": 17}, "n"),
+        ({"n": 0}, "n"),
         ({"stop": 7}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"stream": "yes"}, "stream"),
@@ -194,7 +195,9 @@ def test_logprobs(shared: Client) -> None:
     assert [entry for part in parts for entry in part] == entries
 
 
-@pytest.mark.parametrize("prompt", [None, "", 7, ["a", "b"], [1, 2]])
+@pytest.mark.parametrize(
+    "prompt", [None, "", 7, [], [[]], ["a", ""], ["a"] * 17, [1, True], [-1], [1 << 40], {"a": 1}]
+)
 def test_wrong_prompts_of_completions(shared: Client, prompt: Any) -> None:
     reply = shared.send("/v1/completions", {"model": "tiny", "prompt": prompt})
     assert (reply.status, reply.error["param"]) == (400, "prompt")

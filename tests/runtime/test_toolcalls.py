@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skillc_runtime.toolcalls import CallArguments, CallStart, Content, Part, ToolCallParser
+from skillc_runtime.call_parts import CallArguments, CallStart, Content, Part
+from skillc_runtime.dialects import HERMES
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 def parse(pieces: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
     """Content and calls (name, arguments) of an answer given in pieces."""
-    parser = ToolCallParser()
+    parser = HERMES.parser(())
     parts: list[Part] = []
     for piece in pieces:
         parts += parser.feed(piece)
@@ -145,7 +146,7 @@ def test_calls_round_trip(arguments: dict[str, object], ascii_only: bool, step: 
 
 
 def test_arguments_are_passed_on_while_they_come() -> None:
-    parser = ToolCallParser()
+    parser = HERMES.parser(())
     assert parser.feed(f'Hi {OPEN}{{"name": "w", "argu') == [Content("Hi")]
     started = parser.feed('ments": {"text": "ab')
     assert isinstance(started[0], CallStart)
@@ -157,7 +158,7 @@ def test_arguments_are_passed_on_while_they_come() -> None:
 
 
 def test_ids_differ() -> None:
-    parser = ToolCallParser()
+    parser = HERMES.parser(())
     parts = parser.feed(call('{"name": "a"}') + call('{"name": "a"}'))
     ids = [part.id for part in parts if isinstance(part, CallStart)]
     assert len(set(ids)) == 2
