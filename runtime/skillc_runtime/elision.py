@@ -32,11 +32,12 @@ _HEAD_ROOM = 4096
 
 @dataclass(frozen=True, slots=True)
 class KnownSkill:
-    """A skill whose adapter may stand for its text."""
+    """A skill whose adapter may stand for its text; `file_sha256` is of its SKILL.md as it is."""
 
     name: str
     description: str
     body: str
+    file_sha256: str = ""
     anchor: str = field(init=False)
     pattern: re.Pattern[str] = field(init=False)
 

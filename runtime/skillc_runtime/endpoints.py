@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from skillc_compiler.lock import LockedSkill
 from skillc_runtime.answers import CHAT, TEXT, CompletionWriter
 from skillc_runtime.api_error import ApiError
+from skillc_runtime.elision import KnownSkill
 from skillc_runtime.fields import Body, parse_body
 from skillc_runtime.log import FACTS
 from skillc_runtime.names import unknown_model
@@ -193,13 +194,15 @@ class Endpoints:
         ]
 
     def _skills(self) -> list[dict[str, Any]]:
-        problems = self._service.registry.problems()
+        problems, known = self._service.registry.problems(), self._service.registry.known()
         return [
-            self._skill(name, locked, problems.get(name))
+            self._skill(name, locked, problems.get(name), known.get(name))
             for name, locked in sorted(self._service.registry.skills().items())
         ]
 
-    def _skill(self, name: str, locked: LockedSkill, problem: str | None) -> dict[str, Any]:
+    def _skill(
+        self, name: str, locked: LockedSkill, problem: str | None, known: KnownSkill | None
+    ) -> dict[str, Any]:
         registry = self._service.registry
         return {
             "name": name,
@@ -207,6 +210,10 @@ class Endpoints:
             "base": registry.name,
             "verdict": locked.verdict,
             "source": locked.source,
+            # Of the file as it is now, for clients to tell whether theirs is the same: null when the
+            # adapter does not stand for it.
+            "file_sha256": known.file_sha256 if known else None,
+            "description": known.description if known else None,
             "skill_hash": locked.hash,
             "adapter_hash": registry.adapter_hash(locked),
             "key": locked.key,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skillc_compiler.errors import AdapterError, SkillcError, SkillError, StoreError
+from skillc_compiler.file_hash import file_sha256
 from skillc_compiler.lock import Lock, LockedSkill
 from skillc_compiler.store import Store, StoredAdapter
 from skillc_runtime.adapters import AdapterRef
@@ -226,10 +227,10 @@ class Registry:
         stamp = _stamp(path)
         try:
             skill = read_skill(path)
-        except SkillError:
-            skill = None
-        if skill is not None and skill.hash == locked.hash:
-            known = KnownSkill(name, skill.description, skill.body)
+            if skill.hash == locked.hash:
+                known = KnownSkill(name, skill.description, skill.body, file_sha256(path))
+        except (SkillError, OSError):
+            known = None
         self._known[key] = (stamp, known)
         return known
 

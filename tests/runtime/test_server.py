@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -213,6 +214,10 @@ def test_models_and_skills_are_listed(client: Client, project: ProjectFolder) ->
     skills = {skill["name"]: skill for skill in client.send("/v1/skills").json["data"]}
     assert skills["deploy"]["key"] == project.locked["deploy"].key
     assert skills["deploy"]["adapter_hash"] == project.store.open(skills["deploy"]["key"]).sha256
+    deploy = (project.root / skills["deploy"]["source"]).read_bytes()
+    assert skills["deploy"]["file_sha256"] == hashlib.sha256(deploy).hexdigest()
+    assert skills["deploy"]["description"] == "How to deploy."
+    assert skills["notes"]["file_sha256"] is None
     assert [skills[name]["verdict"] for name in sorted(skills)] == [
         "off",
         "adapter",
