@@ -55,7 +55,7 @@ def main() -> int:
 
         def prefill(ids: torch.Tensor = ids) -> None:
             with torch.inference_mode():
-                writer.model(ids, use_cache=True)
+                writer.host.model(ids, use_cache=True)
 
         def write(text: str = skill.text) -> None:
             with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from skillc_compiler import arch as architectures
 from skillc_compiler.arch.architecture import INVERSE_FREQUENCIES
 from skillc_compiler.errors import BaseModelError, CompilerError
 from skillc_compiler.gguf_base import read_base_weights, read_tokenizer
+from skillc_compiler.gguf_header import read_header
+from skillc_compiler.gguf_types import GgufError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZED = ("4bit", "8bit")
+LAYERS = ("auto", "memory", "disk")
+# Of the memory that is free, what the weights may take before they stay on the disk.
+_SHARE = 0.6
 _TEXT_OF_IMAGE_MODELS = {r"^(model\.)?language_model\.(model\.)?": "model."}
 
 
@@ -31,7 +37,64 @@ def load_base(base: Base, options: Mapping[str, Any] | None = None) -> tuple[Any
     if base.hf is None:
         return load_torch_base(base.gguf)
     chosen = {**base.load, **(options or {})}
+    chosen.pop("layers", None)
     return load_hf(base.hf, **chosen), read_tokenizer(base.gguf)
+
+
+def load_for_reading(base: Base) -> tuple[Any, Tokenizer]:
+    """As `load_base`, for passes without gradients: the layers of a large base stay on the disk.
+
+    `base.load["layers"]` says where they are to be: "memory", "disk", or (the default) "auto".
+    """
+    if not stays_on_disk(base):
+        return load_base(base)
+    _transformers()
+    from skillc_compiler.streamed import load_streamed
+
+    dtype = base.load.get("dtype", "float32")
+    return load_streamed(base, "float32" if dtype == "auto" else dtype)
+
+
+def stays_on_disk(base: Base) -> bool:
+    """Whether the base is read layer by layer: if asked for, or if memory is short otherwise."""
+    where = base.load.get("layers", "auto")
+    if where != "auto":
+        return bool(where == "disk")
+    if base.load.get("device_map") or base.load.get("quantize"):
+        return False
+    size = 2 if base.load.get("dtype") in ("bfloat16", "float16") else 4
+    free = available_memory()
+    return free is not None and size * _weights(base.gguf) > _SHARE * free
+
+
+def available_memory() -> int | None:
+    """Bytes that programs can still get, where the system says."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        (found,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(found) << 10
+    except (OSError, ValueError):
+        return None
+
+
+def _weights(gguf: Path) -> int:
+    """How many weights a GGUF has."""
+    try:
+        tensors = read_header(gguf).tensors.values()
+    except (OSError, GgufError) as error:
+        raise BaseModelError(f"{gguf}: {error}") from error
+    return sum(math.prod(info.shape) for info in tensors)
+
+
+def text_model(source: Path | Mapping[str, Any]) -> tuple[Any, Any]:
+    """The class of a causal language model and its configuration: of a folder, or of a table."""
+    transformers = _transformers()
+    if not isinstance(source, Path):
+        causal = getattr(transformers, source["architectures"][0])
+        return causal, causal.config_class(**{**source, "dtype": "float32"})
+    config = transformers.AutoConfig.from_pretrained(source)
+    arch = architectures.of_config({"model_type": config.model_type})
+    return getattr(transformers, arch.causal), getattr(config, "text_config", None) or config
 
 
 def load_hf(
@@ -76,14 +139,14 @@ def load_torch_base(gguf: Path) -> tuple[Any, Tokenizer]:
     Nothing is frozen: callers choose what to train. Raises BaseModelError for a
     file that is not such a base, CompilerError without torch and transformers.
     """
-    transformers = _transformers()
+    _transformers()
     import torch
     from transformers.initialization import no_init_weights
 
     config, weights = read_base_weights(gguf)
-    causal = getattr(transformers, config["architectures"][0])
+    causal, own = text_model(config)
     with no_init_weights():
-        model = causal(causal.config_class(**{**config, "dtype": "float32"}))
+        model = causal(own)
     state = {name: torch.from_numpy(value) for name, value in weights.items()}
     frequencies = state.pop(INVERSE_FREQUENCIES, None)
     if config["tie_word_embeddings"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Request:
     dtype: str | None = None
     device_map: str | None = None
     quantize: str | None = None
+    layers: str | None = None
     logits: bool = True
     force: bool = False
 
@@ -122,7 +123,7 @@ def verify_base(name: str, say: Say, *, logits: bool = False) -> list[str]:
         hf = None if base.hf is None else HfFolder.open(base.hf)
         load = record.get("load") or {}
         request = Request(name, quantize=load.get("quantize"), dtype=load.get("dtype"),
-                          device_map=load.get("device_map"))  # fmt: skip
+                          device_map=load.get("device_map"), layers=load.get("layers"))  # fmt: skip
         try:
             _checked(request, hf, base.gguf, say)
         except BaseModelError as error:
@@ -191,8 +192,10 @@ def _place_gguf(request: Request, hf: HfFolder | None, beside: Path, say: Say) -
 
 def _checked(request: Request, hf: HfFolder | None, gguf: Path, say: Say) -> dict[str, Any]:
     """Make every check; the record of a base that passed."""
+    from skillc_compiler.torch_base import load_for_reading
+
     info = read_base_info(gguf)
-    load = _load_options(request, info) if hf is not None else {}
+    load = _load_options(request, info, hf)
     checks: dict[str, Any] = {}
     if hf is not None:
         say("comparing weights")
@@ -205,7 +208,9 @@ def _checked(request: Request, hf: HfFolder | None, gguf: Path, say: Say) -> dic
         check = check_logits(
             gguf,
             read_tokenizer(gguf),
-            lambda: _load(hf, gguf, load),
+            lambda: load_for_reading(
+                Base(request.name, gguf, None, None if hf is None else hf.path, load)
+            )[0],
             dtype=str(load.get("dtype", "float32")) if not load.get("quantize") else "quantized",
         )
         checks["logits"] = check.to_dict()
@@ -238,15 +243,12 @@ def _own_tokenizer(hf: HfFolder | None, gguf: Path) -> Any:
         raise BaseModelError(f"{hf.path}: the tokenizer is not usable ({error})") from error
 
 
-def _load(hf: HfFolder | None, gguf: Path, load: Mapping[str, Any]) -> Any:
-    from skillc_compiler.torch_base import load_hf, load_torch_base
-
-    return load_torch_base(gguf)[0] if hf is None else load_hf(hf.path, **load)
-
-
-def _load_options(request: Request, info: BaseInfo) -> dict[str, Any]:
+def _load_options(request: Request, info: BaseInfo, hf: HfFolder | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"layers": request.layers} if request.layers else {}
+    if hf is None:
+        return found
     large = parameters(info) > _LARGE
-    found: dict[str, Any] = {"dtype": request.dtype or ("bfloat16" if large else "float32")}
+    found["dtype"] = request.dtype or ("bfloat16" if large else "float32")
     if request.device_map:
         found["device_map"] = request.device_map
     if request.quantize:

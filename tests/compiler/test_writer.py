@@ -154,7 +154,7 @@ def test_reading_is_the_same_in_training_and_in_use(base: Base, writer: Writer) 
         )
     )  # fmt: skip
     nano.load_state_dict(
-        {k: v for k, v in writer.model.state_dict().items() if k != "lm_head.weight"}
+        {k: v for k, v in writer.host.model.state_dict().items() if k != "lm_head.weight"}
     )
     tokens = torch.tensor([ids])
     zeros = torch.zeros_like(tokens)

@@ -95,11 +95,15 @@ class Bound:
         return Adapter(pairs, float(actual), manifest)
 
 
-def open_base(base: Base) -> tuple[Any, Tokenizer]:
-    """The base as a causal language model of transformers, and its tokenizer."""
-    from skillc_compiler.torch_base import load_base
+def open_base(base: Base, *, whole: bool = False) -> tuple[Any, Tokenizer]:
+    """The base as a causal language model of transformers, and its tokenizer.
 
-    return load_base(base)
+    Layers of a large one stay on the disk unless it is to be `whole`, as gradients and many passes
+    need it.
+    """
+    from skillc_compiler.torch_base import load_base, load_for_reading
+
+    return load_base(base) if whole else load_for_reading(base)
 
 
 def check_rank(rank: int) -> None:

@@ -22,13 +22,14 @@ from torch.nn.utils.rnn import pad_sequence
 from skillc_compiler.data.generate import Generator
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.bound import open_base
-from skillc_compiler.families.chat_prompt import ChatPrompt
+from skillc_compiler.families.chat_prompt import base_prompt
+from skillc_compiler.families.gradient import pushes
 from skillc_compiler.families.host import Factors, Host
 from skillc_compiler.families.lessons import UNRELATED
 from skillc_compiler.families.place import compiler_place
+from skillc_compiler.families.taps import SITE
 from skillc_compiler.families.writer import Writer
 from skillc_compiler.families.writer_net import WriterConfig, WriterNet, low_rank
-from skillc_compiler.gguf_base import read_base_info
 from skillc_compiler.published.convert import write_compiler
 from skillc_compiler.skill import parse_skill
 
@@ -135,13 +136,12 @@ class Bench:
     """The base, validation skills with their questions, and every candidate site's memories."""
 
     def __init__(self, base: Base, skills: int) -> None:
-        model, tokenizer = open_base(base)
+        model, tokenizer = open_base(base, whole=True)
         self.base, self.host, self.tokenizer = base, Host(model), tokenizer
-        names = dict.fromkeys(("bos_token", "eos_token"), "")
-        self.prompt = ChatPrompt(read_base_info(base.gguf).chat_template, tokenizer, names)
+        self.prompt = base_prompt(base, tokenizer)
         layers = len(self.host.layers)
         self.sites = candidates(layers)
-        (first, *_) = self.host.sites(["mlp.down_proj"])
+        (first, *_) = self.host.sites([SITE])
         self.config = WriterConfig(
             hidden=self.host.hidden,
             inner=first.d_in,
@@ -152,7 +152,7 @@ class Bench:
             blocks=0,
             heads=1,
         )
-        self.net = untrained(self.config)
+        self.net = untrained(self.config, pushes(self.host, self.sites))
         samples = [Generator("val", seed).sample() for seed in range(skills)]
         self.skills = [parse_skill(s.text.encode(), folder=s.name) for s in samples]
         self.asked = [[q for q in s.questions if q.kind in FACTS] for s in samples]
@@ -188,7 +188,7 @@ class Bench:
         """Measure one setting over all validation skills."""
         factors = [
             {
-                f"{self.host.path}.{layer}.mlp.down_proj": (a[:rank], gain * b[:, :rank])
+                f"{self.host.path}.{layer}.{SITE}": (a[:rank], gain * b[:, :rank])
                 for layer, (a, b) in made.items()
                 if layer in sites
             }
@@ -218,7 +218,7 @@ class Bench:
         best = result.best
         places = [self.sites.index(layer) for layer in best.sites]
         config = WriterConfig.from_dict({**self.config.to_dict(), "sites": list(best.sites)})
-        net = untrained(config)
+        net = untrained(config, self.net.push.detach()[places])
         net.mean.copy_(self.net.mean[places])
         net.spread.copy_(self.net.spread[places])
         net.scale.data.mul_(best.gain)
@@ -268,12 +268,17 @@ def candidates(layers: int) -> tuple[int, ...]:
     return tuple(sorted({round(lowest + step * number) for number in range(count)}))
 
 
-def untrained(config: WriterConfig) -> WriterNet:
-    """A writer whose learned residuals are zero: a plain step of the gradient."""
+def untrained(config: WriterConfig, push: Tensor | None = None) -> WriterNet:
+    """A writer whose learned residuals are zero: a plain step of the gradient.
+
+    `push` [sites, hidden, hidden] is the way from output embeddings back to a site's output.
+    """
     torch.manual_seed(0)
     net = WriterNet(config).eval()
     torch.nn.init.zeros_(net.key.weight)
     torch.nn.init.zeros_(net.value.weight)
+    if push is not None:
+        net.push.data.copy_(push)
     return net.requires_grad_(False)
 
 

@@ -10,9 +10,12 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from skillc_compiler.errors import CompilerError
+from skillc_compiler.gguf_base import read_base_info
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from skillc_compiler.bases import Base
 
 PLAIN = (
     "{% for message in messages %}{{ message.content }}\n\n{% endfor %}"
@@ -36,20 +39,34 @@ class ChatPrompt:
             raise CompilerError(f"the base's chat template is broken: {error}") from error
 
     def ids(self, messages: Sequence[tuple[str, str]]) -> list[int]:
-        """Prompt tokens of (role, content) pairs, up to where the assistant's answer starts."""
-        marks = [f"\ue000{secrets.token_hex(6)}\ue001" for _ in messages]
-        framed = [
-            {"role": role, "content": mark} for (role, _), mark in zip(messages, marks, strict=True)
-        ]
+        """Prompt tokens of (role, content) pairs, up to where the assistant's answer starts.
+
+        Where the template knows no system role, a system message goes in front of the user's.
+        """
         try:
-            text = self._template.render(
-                messages=framed,
-                add_generation_prompt=True,
-                enable_thinking=False,
-                **self._tokens,
-            )
-        except Exception as error:  # a template is a program: anything may go wrong in it
-            raise CompilerError(f"the chat template cannot take this: {error}") from error
+            return self._ids(messages)
+        except CompilerError:
+            if len(messages) < 2 or messages[0][0] != "system":
+                raise
+            (_, system), (role, content), *rest = messages
+            return self._ids([(role, f"{system}\n\n{content}"), *rest])
+
+    def opening(self) -> list[int]:
+        """The tokens in front of a system message, or of a user's where there is no such role."""
+        mark = _mark()
+        for first in ([("system", mark), ("user", "?")], [("user", mark)]):
+            try:
+                text = self._text(first)
+            except CompilerError:
+                continue
+            if mark in text:
+                return self._encode(text.partition(mark)[0])
+        raise CompilerError("the chat template shows neither system nor user messages")
+
+    def _ids(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        marks = [_mark() for _ in messages]
+        framed = [(role, mark) for (role, _), mark in zip(messages, marks, strict=True)]
+        text = self._text(framed)
         ids: list[int] = []
         for (_, content), mark in zip(messages, marks, strict=True):
             frame, found, text = text.partition(mark)
@@ -57,8 +74,35 @@ class ChatPrompt:
             ids += self._encode(content) if found else []
         return ids + self._encode(text)
 
+    def _text(self, messages: Sequence[tuple[str, str]]) -> str:
+        try:
+            return self._template.render(
+                messages=[{"role": role, "content": content} for role, content in messages],
+                add_generation_prompt=True,
+                enable_thinking=False,
+                **self._tokens,
+            )
+        except Exception as error:  # a template is a program: anything may go wrong in it
+            raise CompilerError(f"the chat template cannot take this: {error}") from error
+
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else []
+
+
+def base_prompt(base: Base, tokenizer: Tokenizer) -> ChatPrompt:
+    """The prompts of a base: the template and the tokens that its GGUF names."""
+    info = read_base_info(base.gguf)
+    tokens = {}
+    for name in ("bos", "eos"):
+        number = info.metadata.get(f"tokenizer.ggml.{name}_token_id")
+        text = tokenizer.id_to_token(number) if isinstance(number, int) else None
+        tokens[f"{name}_token"] = text or ""
+    return ChatPrompt(info.chat_template, tokenizer, tokens)
+
+
+def _mark() -> str:
+    """A word that no text contains on purpose."""
+    return f"\ue000{secrets.token_hex(6)}\ue001"
 
 
 def _refuse(message: str) -> None:

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.bound import Bound, check_base, check_rank, open_base
-from skillc_compiler.families.chat_prompt import ChatPrompt
+from skillc_compiler.families.chat_prompt import ChatPrompt, base_prompt
 from skillc_compiler.families.distill_items import Item, Teacher, batch_loss
 from skillc_compiler.families.distill_settings import DistillConfig
 from skillc_compiler.families.interface import DEFAULT_RANK
 from skillc_compiler.families.lessons import lessons
-from skillc_compiler.gguf_base import read_base_info
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,18 +78,8 @@ class Distill(Bound):
             settings = DistillConfig.from_dict(config["distill"])
         except (KeyError, TypeError, ValueError) as error:
             raise CompilerError(f"{path}: does not fit ({error})") from error
-        model, tokenizer = open_base(base)
-        names = {
-            f"{name}_token": (
-                tokenizer.id_to_token(number) or "" if isinstance(number, int) else ""
-            )
-            for name, number in (
-                ("bos", model.config.bos_token_id),
-                ("eos", model.config.eos_token_id),
-            )
-        }
-        template = read_base_info(base.gguf).chat_template
-        return Distill(base, model, tokenizer, ChatPrompt(template, tokenizer, names), settings)
+        model, tokenizer = open_base(base, whole=True)
+        return Distill(base, model, tokenizer, base_prompt(base, tokenizer), settings)
 
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:
         """The adapter of one skill, of exactly this rank; see `Compiler`."""

@@ -56,7 +56,29 @@ class Host:
 
     def ids(self, tokens: Sequence[int]) -> Tensor:
         """Token ids [1, S] where the model's embedding is."""
-        return torch.tensor([tokens], device=next(self.embed.parameters()).device)
+        return torch.tensor([tokens], device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding is; a model spread over several devices starts there."""
+        return next(self.embed.parameters()).device
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the layers have no weights until their turn comes."""
+        return next(self.layers[0].parameters()).device.type == "meta"
+
+    @property
+    def table(self) -> Tensor:
+        """The embedding's weight [vocabulary, hidden]."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight
+
+    @property
+    def output(self) -> Tensor:
+        """The output layer's weight [vocabulary, hidden]; the embedding's where they are tied."""
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
 
     def run(self, embeds: Tensor) -> None:
         """One pass of the decoder over `embeds` [1, S, hidden], for what hooks take from it."""

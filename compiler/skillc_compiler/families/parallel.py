@@ -29,9 +29,13 @@ def in_parallel(
     make: Callable[[Given], Made],
     given: Sequence[Given],
     on_done: Callable[[Given, Made], None] | None = None,
+    most: int | None = None,
 ) -> list[Made]:
-    """`make` of each, in the order given; `on_done` is called in this thread as each is ready."""
-    workers = min(len(given), cores())
+    """`make` of each, in the order given; `on_done` is called in this thread as each is ready.
+
+    One thread a core, or at most `most`.
+    """
+    workers = min(len(given), most or cores())
     if workers < 2:
         return [_told(one, make(one), on_done) for one in given]
     with ThreadPoolExecutor(workers, "skillc-compile") as pool:

@@ -33,7 +33,7 @@ def probe(host: Host, tokenizer: Tokenizer, text: str, factors: Factors) -> dict
 
     def guess(windows: Tensor, *, attached: bool) -> Tensor:
         with host.attached(factors if attached else {}):
-            return torch.cat([_guess(host, part) for part in torch.split(windows, BATCH)])
+            return guesses(host, windows)
 
     return recall(tokenizer, text, guess)
 
@@ -50,10 +50,14 @@ def recall(tokenizer: Tokenizer, text: str, guess: Guess) -> dict[str, float]:
     return scores
 
 
-def _guess(host: Host, windows: Tensor) -> Tensor:
-    device = next(host.embed.parameters()).device
-    found: Tensor = host.model(windows.to(device)).logits.argmax(-1)
-    return found.cpu()
+def guesses(host: Host, windows: Tensor) -> Tensor:
+    """The likeliest next token [B, L] after each of the windows' tokens, on the CPU."""
+    parts = []
+    for part in torch.split(windows, BATCH):
+        # Logits of all windows at once would be the largest thing in memory.
+        found: Tensor = host.model(part.to(host.device), use_cache=False).logits.argmax(-1)
+        parts.append(found.cpu())
+    return torch.cat(parts)
 
 
 def _windows(tokenizer: Tokenizer, text: str) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from skillc_compiler.families.host import Host
+
 Factors = Mapping[int, tuple[Tensor, Tensor]]
+SITE = "mlp.down_proj"
+"""The module of a layer whose inputs are a writer's keys."""
 
 
 @dataclass
@@ -27,13 +31,15 @@ class Seen:
 class Taps:
     """Hooks on the layers of a base, and on the `down_proj` of its `sites` (numbers, rising)."""
 
-    def __init__(self, model: Any, sites: Sequence[int]) -> None:
+    def __init__(self, host: Host, sites: Sequence[int]) -> None:
         self._own = threading.local()
-        for module in (*model.model.layers, model.model.norm):
-            module.register_forward_pre_hook(self._keeping("states"))
+        self._device = host.device
+        for layer in host.layers:
+            layer.register_forward_pre_hook(self._before, with_kwargs=True)
+        host.layers[-1].register_forward_hook(self._after)
         for site in sites:
-            down = model.model.layers[site].mlp.down_proj
-            down.register_forward_pre_hook(self._keeping("inputs"))
+            down = host.layers[site].get_submodule(SITE)
+            down.register_forward_pre_hook(self._entering)
             down.register_forward_hook(self._adding(site))
 
     @contextmanager
@@ -54,21 +60,28 @@ class Taps:
         finally:
             self._own.factors = {}
 
-    def _keeping(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def keep(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            seen = getattr(self._own, "seen", None)
-            if seen is not None:
-                getattr(seen, name).append(arguments[0])
+    def _keep(self, name: str, value: Tensor) -> None:
+        seen = getattr(self._own, "seen", None)
+        if seen is not None:
+            getattr(seen, name).append(value.to(self._device))
 
-        return keep
+    def _before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self._keep("states", given[0] if given else named["hidden_states"])
+
+    def _after(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        self._keep("states", output[0] if isinstance(output, tuple) else output)
+
+    def _entering(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        self._keep("inputs", given[0])
 
     def _adding(self, site: int) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
         def add(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
             factors: Factors = getattr(self._own, "factors", {})
             if site not in factors:
                 return None
-            a, b = factors[site]
-            added: Tensor = output + (arguments[0] @ a.T) @ b.T
+            x = arguments[0]
+            a, b = (half.to(x.device) for half in factors[site])
+            added: Tensor = output + ((x.to(a.dtype) @ a.T) @ b.T).to(output.dtype)
             return added
 
         return add

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from skillc_compiler.adapter import Adapter, LoraPair
 from skillc_compiler.errors import CompilerError
+from skillc_compiler.families.bound import check_base, check_rank, load_weights, open_base
+from skillc_compiler.families.chat_prompt import base_prompt
+from skillc_compiler.families.host import Host
 from skillc_compiler.families.interface import DEFAULT_RANK, compiler_identity
 from skillc_compiler.families.labels import label
+from skillc_compiler.families.output import predict, rows_of
 from skillc_compiler.families.parallel import in_parallel, one_thread
-from skillc_compiler.families.probe import recall
-from skillc_compiler.families.taps import Factors, Taps
+from skillc_compiler.families.probe import guesses, recall
+from skillc_compiler.families.taps import SITE, Factors, Taps
 from skillc_compiler.families.writer_net import Reading, WriterConfig, WriterNet, low_rank
 from skillc_compiler.file_hash import file_sha256
-from skillc_compiler.torch_base import load_torch_base
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
 CHUNK = 768
 OVERLAP = 32
-PREFIX = "<|im_start|>system\n"
 
 
 class Writer:
@@ -45,34 +48,29 @@ class Writer:
         self.id, self.hash = identity
         self.base = base
         self.base_hash = file_sha256(base.gguf)
-        self.model, self.tokenizer, self.net = model, tokenizer, net
-        self._taps = Taps(model, net.config.sites)
-        self._prefix = tokenizer.encode(PREFIX, add_special_tokens=False).ids
+        self.host, self.tokenizer = Host(model), tokenizer
+        self.net = net.to(self.host.device)
+        self._taps = Taps(self.host, net.config.sites)
+        # The text is read where the base's chat template puts a system message.
+        self._prefix = base_prompt(base, tokenizer).opening()
 
     @staticmethod
     def load(base: Base, config: dict[str, Any]) -> Writer:
-        """Read the base's GGUF and the writer's weights. Raises CompilerError."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        assert base.compiler_dir is not None
-        model, tokenizer = load_torch_base(base.gguf)
-        net = WriterNet(WriterConfig.from_dict(config["writer"]))
-        path = base.compiler_dir / "compiler.safetensors"
+        """Read the base and the writer's weights. Raises CompilerError."""
+        path = check_base(base, config)
         try:
-            weights = {name: value.float() for name, value in load_file(path).items()}
-            net.load_state_dict(weights)
-        except (SafetensorError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CompilerError(f"{path}: not this compiler's weights ({reason})") from error
-        if config.get("base_hash") not in (None, file_sha256(base.gguf)):
-            raise CompilerError(f"{path}: made for another base than {base.gguf}")
-        return Writer(base, model, tokenizer, net.eval(), compiler_identity(base))
+            sizes = WriterConfig.from_dict(config["writer"])
+            net = WriterNet(sizes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CompilerError(f"{path.with_suffix('.json')}: does not fit ({error})") from error
+        load_weights(path, net)
+        model, tokenizer = open_base(base)
+        check_shape(sizes, Host(model), path)
+        return Writer(base, model, tokenizer, net, compiler_identity(base))
 
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:
         """The adapter of one skill; see `Compiler`."""
-        if rank < 1:
-            raise CompilerError(f"rank {rank} is not possible: use 1 or more, e.g. {DEFAULT_RANK}")
+        check_rank(rank)
         # One thread: how a product is split over threads can change its last bits.
         with torch.inference_mode(), one_thread():
             factors = {
@@ -87,7 +85,7 @@ class Writer:
                 f"skill {skill.name!r}: the adapter is not finite; report this text"
             )
         pairs = {
-            f"model.layers.{layer}.mlp.down_proj": LoraPair(a.numpy(), b.numpy())
+            f"{self.host.path}.{layer}.{SITE}": LoraPair(a.cpu().numpy(), b.cpu().numpy())
             for layer, (a, b) in factors.items()
         }
         return Adapter(
@@ -118,7 +116,9 @@ class Writer:
                 kind = type(error).__name__
                 return CompilerError(f"cannot be compiled: unexpected {kind}: {error}")
 
-        return in_parallel(compile_one, skills, on_done)
+        # An accelerator, and a disk, serve one text after the other all the same.
+        most = None if self.host.device.type == "cpu" and not self.host.streamed else 1
+        return in_parallel(compile_one, skills, on_done, most)
 
     def memories(self, text: str) -> dict[int, tuple[Tensor, Tensor]]:
         """Keys [S, inner] and values [S, hidden] of every token of `text`, by site layer.
@@ -137,32 +137,49 @@ class Writer:
 
     def read(self, ids: Sequence[int]) -> Reading:
         """One forward pass of the base over `ids`, keeping what the writer reads; batch of one."""
-        tokens = torch.tensor([ids])
-        decoder = self.model.model
+        tokens = self.host.ids(ids)
         with self._taps.reading() as seen:
-            logits = self.model(tokens, use_cache=False).logits.float()
+            hidden = self.host.model.base_model(tokens, use_cache=False).last_hidden_state[0]
+        hidden = hidden.to(self.host.device)
         mask = torch.ones_like(tokens, dtype=torch.bool)
         mask[:, -1] = False
-        embed = decoder.embed_tokens.weight
         successors = torch.roll(tokens, -1, dims=1)
-        nexts = embed[successors] * mask[..., None]
-        nll = F.cross_entropy(logits[0], successors[0], reduction="none")[None]
+        table = self.host.output
+        expected, nll = predict(hidden, table, successors[0])
+        wanted = rows_of(table, successors[0], hidden.device)
+        nexts = rows_of(self.host.table, successors[0], hidden.device)
         return Reading(
             states=seen.states,
             inputs=seen.inputs,
-            nexts=nexts,
-            surprise=(nexts - logits.softmax(-1) @ embed) * mask[..., None],
-            nll=nll * mask,
+            nexts=nexts[None] * mask[..., None],
+            surprise=(wanted - expected)[None] * mask[..., None],
+            nll=nll[None] * mask,
             mask=mask,
         )
 
+    def attached(self, factors: Factors) -> AbstractContextManager[None]:
+        """The base with LoRA factors (A, B) by site layer added, in this thread, for the block."""
+        return self._taps.attached(factors)
+
     def _probe(self, text: str, factors: Factors) -> dict[str, float]:
         def guess(windows: Tensor, *, attached: bool) -> Tensor:
-            with self._taps.attached(factors if attached else {}):
-                found: Tensor = self.model(windows).logits.argmax(-1)
-                return found
+            with self.attached(factors if attached else {}):
+                return guesses(self.host, windows)
 
         return recall(self.tokenizer, text, guess)
+
+
+def check_shape(sizes: WriterConfig, host: Host, path: Path) -> None:
+    """CompilerError when the weights at `path` were made for another shape of base."""
+    inner = {site.d_in for site in host.sites([SITE])}
+    found = (host.hidden, inner, len(host.layers))
+    if found != (sizes.hidden, {sizes.inner}, sizes.layers):
+        raise CompilerError(
+            f"{path}: for {sizes.layers} layers of {sizes.hidden} and {sizes.inner} inside; the"
+            f" base has {len(host.layers)} of {host.hidden} and {', '.join(map(str, inner))}"
+        )
+    if not all(0 <= site < sizes.layers for site in sizes.sites):
+        raise CompilerError(f"{path}: its sites {list(sizes.sites)} are no layers of the base")
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[list[int]]:

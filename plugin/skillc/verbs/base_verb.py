@@ -46,6 +46,11 @@ def command() -> None:
 )
 @click.option("--device-map", metavar="MAP", help="As transformers takes it, such as 'auto'.")
 @click.option("--quantize", type=click.Choice(["4bit", "8bit"]), help="Load it quantised.")
+@click.option(
+    "--layers",
+    type=click.Choice(["auto", "memory", "disk"]),
+    help="Where its weights are while it reads a skill; auto: on the disk when memory is short.",
+)
 @click.option("--no-logits", is_flag=True, help="Skip the comparison that loads both sides.")
 @click.option("--force", is_flag=True, help="Replace a base of this name.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -58,6 +63,7 @@ def add(
     dtype: str | None,
     device_map: str | None,
     quantize: str | None,
+    layers: str | None,
     no_logits: bool,
     force: bool,
     as_json: bool,
@@ -77,6 +83,7 @@ def add(
         dtype=dtype,
         device_map=device_map,
         quantize=quantize,
+        layers=layers,
         logits=not no_logits,
         force=force,
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 @click.command("build")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--base", "base", metavar="NAME", help="The base, over the project's setting.")
 @click.option("--force", is_flag=True, help="Compile even what did not change.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done; write nothing.")
 @click.option("--locked", is_flag=True, help="Fail if skillc.lock would change; for CI.")
@@ -42,6 +43,7 @@ def command(
     start: Start,
     *,
     names: tuple[str, ...],
+    base: str | None,
     force: bool,
     dry_run: bool,
     locked: bool,
@@ -56,7 +58,7 @@ def command(
     """
     started = time.perf_counter()
     project = Project.find(start.folder)
-    target = find_target(project.settings.base)
+    target = find_target(base or project.settings.base)
     memory = project.memory()
     loaded: list[Compiler] = []
 

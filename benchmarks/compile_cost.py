@@ -1,0 +1,240 @@
+"""What compiling a skill costs: in prefills of its text on nano and on a 4B base, and in memory.
+
+`ratio_nano` and `ratio_4b` are the time to write an adapter (one reading of the text, the
+network, the SVDs) over one prefill of the same text by the same base, in torch on one thread;
+`ratio_4b_judged` adds the probe behind the verdict. The 4B base has Qwen3-4B's shape and random
+weights in bfloat16 on the disk; its layers are read one after the other, for the prefill as for
+the compiling, and computed in float32. `peak_gb_4b` is the largest resident memory of the process
+that compiles with it. `layers_4b` says how many of the 36 layers it had: time grows with them,
+memory by what one more layer's activations take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skillc.figures import print_figures
+from skillc_compiler.bases import Base, find_base
+
+LAYERS_4B = 36
+MOST_DISK_GB = 10.0
+SHAPE: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+SMALL = {"vocab_size": 8192, "hidden_size": 256, "intermediate_size": 512, "head_dim": 32}
+
+
+def write_random(folder: Path, config: dict[str, Any]) -> float:
+    """Write random weights of this shape as safetensors in bfloat16; returns their gigabytes."""
+    from skillc_compiler.arch import of_config
+
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    arch = of_config(config)
+    shapes = arch.shapes(arch.config(config))
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
+    if end > MOST_DISK_GB * 1e9:
+        raise SystemExit(f"{end / 1e9:.1f} GB of weights: take fewer --layers")
+    # One block of noise over and over: only size and spread matter.
+    noise = np.random.default_rng(0).standard_normal(1 << 22, np.float32) * np.float32(0.02)
+    block = (noise.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    ones = np.full(config["hidden_size"], 0x3F80, np.uint16).tobytes()
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for shape in shapes.values():
+            left = 2 * int(np.prod(shape))
+            source = block if len(shape) > 1 else ones
+            while left:
+                left -= file.write(source[: min(left, len(source))])
+    return end / 1e9
+
+
+def install_writer(base: Base, sites: int) -> Base:
+    """Put an untrained writer of the last `sites` layers beside a base."""
+    import torch
+
+    from skillc_compiler.families.calibrate import untrained
+    from skillc_compiler.families.writer_net import WriterConfig
+    from skillc_compiler.published.convert import write_compiler
+
+    assert base.hf is not None and base.compiler_dir is not None
+    config = json.loads((base.hf / "config.json").read_text())
+    layers = config["num_hidden_layers"]
+    net = WriterConfig(
+        hidden=config["hidden_size"],
+        inner=config["intermediate_size"],
+        layers=layers,
+        vocab=config["vocab_size"],
+        sites=tuple(range(layers))[-sites:],
+        width=8,
+        blocks=0,
+        heads=1,
+    )
+    state = {k: v.to(torch.float32) for k, v in untrained(net).state_dict().items()}
+    table = {"family": "writer", "id": "writer-untrained", "writer": net.to_dict()}
+    write_compiler(base.compiler_dir, base, table, state)
+    return base
+
+
+def measure(base: Base, skills: int, rank: int) -> dict[str, float]:
+    """Median seconds to prefill, to write and to compile with the probe, over generated skills."""
+    import torch
+
+    from skillc_compiler.data.generate import Generator, Shape
+    from skillc_compiler.families.interface import load_compiler
+    from skillc_compiler.families.writer import Writer
+    from skillc_compiler.families.writer_net import low_rank
+    from skillc_compiler.skill import parse_skill
+
+    torch.set_num_threads(1)
+    writer = load_compiler(base)
+    assert isinstance(writer, Writer)
+    generator = Generator("test", 11, Shape(facts=(4, 10)))
+    rows, tokens = [], []
+    for number in range(skills):
+        sample = generator.sample()
+        skill = parse_skill(sample.text.encode(), folder=sample.name)
+        ids = writer.host.ids(writer.tokenizer.encode(skill.text).ids)
+
+        def prefill(ids: torch.Tensor = ids) -> None:
+            with torch.inference_mode():
+                hidden = writer.host.model.base_model(ids, use_cache=False).last_hidden_state
+                # The first token of an answer is part of a prefill.
+                hidden[0, -1:].float() @ writer.host.output.float().T
+
+        def write(text: str = skill.text) -> None:
+            with torch.inference_mode():
+                for keys, values in writer.memories(text).values():
+                    low_rank(keys, values, rank)
+
+        if number == 0:
+            prefill()
+        times = (seconds(prefill), seconds(write))
+        rows.append((*times, seconds(lambda skill=skill: writer.compile(skill, rank=rank))))  # type: ignore[misc]
+        tokens.append(ids.shape[1])
+    read, made, judged = (statistics.median(column) for column in zip(*rows, strict=True))
+    return {
+        "ratio": made / read,
+        "ratio_judged": judged / read,
+        "prefill_s": read,
+        "compile_s": judged,
+        "tokens": float(statistics.median(tokens)),
+        "peak_gb": peak_bytes() / 1e9,
+    }
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def peak_bytes() -> int:
+    """The largest resident memory this process has had."""
+    try:
+        # What getrusage says of a child starts with its parent's peak on Linux.
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        (found,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        return int(found) << 10
+    except (OSError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak << 10
+
+
+def in_child(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """`measure` of the base in `folder`, in a process of its own."""
+    command = [sys.executable, __file__, "--child", str(folder), "--rank", str(arguments.rank)]
+    ran = subprocess.run(
+        [*command, "--skills-4b", str(arguments.skills_4b)],
+        stdout=subprocess.PIPE,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    found: dict[str, float] = json.loads(ran.stdout)
+    return found
+
+
+def child_base(folder: Path) -> Base:
+    """The random base; its tokenizer and template are nano's. Compiling reads no other GGUF."""
+    return Base("random-4b", folder / "base.gguf", folder, folder / "hf", {"layers": "disk"})
+
+
+def main() -> int:
+    """Measure and print; 0 when the targets hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object, last")
+    parser.add_argument("--layers", type=int, default=LAYERS_4B, help="of the 4B base")
+    parser.add_argument("--skills", type=int, default=8, help="compiled on nano")
+    parser.add_argument("--skills-4b", type=int, default=1, help="compiled on the 4B base")
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--quick", action="store_true", help="two layers of a small shape")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        found = measure(child_base(arguments.child), arguments.skills_4b, arguments.rank)
+        print(json.dumps(found))
+        return 0
+    nano = measure(find_base(), 2 if arguments.quick else arguments.skills, arguments.rank)
+    config = {**SHAPE, "num_hidden_layers": arguments.layers}
+    if arguments.quick:
+        config |= {**SMALL, "num_hidden_layers": 2}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        size = write_random(folder / "hf", config)
+        shutil.copy(find_base().gguf, folder / "base.gguf")
+        install_writer(child_base(folder), sites=4)
+        print(f"4B-shaped base: {size:.1f} GB on the disk", file=sys.stderr)
+        large = in_child(arguments, folder)
+    figures = {
+        "ratio_nano": nano["ratio"],
+        "ratio_nano_judged": nano["ratio_judged"],
+        "ratio_4b": large["ratio"],
+        "ratio_4b_judged": large["ratio_judged"],
+        "peak_gb_4b": large["peak_gb"],
+        "layers_4b": float(config["num_hidden_layers"]),
+        "prefill_s_4b": large["prefill_s"],
+        "compile_s_4b": large["compile_s"],
+        "tokens_4b": large["tokens"],
+        "disk_gb_4b": size,
+    }
+    rounded = {key: round(value, 3) for key, value in figures.items()}
+    targets: dict[str, tuple[str, float]] = {"peak_gb_4b": ("<=", 24)}
+    print_figures("compile_cost", rounded, targets, as_json=arguments.json)
+    return 0 if rounded["peak_gb_4b"] <= 24 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""A base whose layers stay on the disk: each is read when its turn comes, and let go after it.
+
+What compiles by passes over the base needs one layer's weights at a time. The model is the one of
+transformers, with its own code for masks and positions; only its layers have no weights until
+their forward pass begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from skillc_compiler.arch.architecture import INVERSE_FREQUENCIES
+from skillc_compiler.errors import BaseModelError
+from skillc_compiler.gguf_base import base_config, read_tokenizer, restored, tensor_values
+from skillc_compiler.gguf_header import read_header
+from skillc_compiler.gguf_types import GgufError
+from skillc_compiler.hf_folder import Parameters
+from skillc_compiler.torch_base import text_model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from skillc_compiler.bases import Base
+
+
+class Shelf(Protocol):
+    """Where parameters lie: by name, each a new tensor in the file's own or a float type."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def __getitem__(self, name: str) -> Tensor: ...
+
+
+class FolderShelf:
+    """The safetensors of a Hugging Face folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._weights = Parameters(folder)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
+
+    def __getitem__(self, name: str) -> Tensor:
+        values = np.array(self._weights[name])
+        if values.dtype == np.uint16:
+            return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(values)
+
+
+class GgufShelf:
+    """The tensors of a GGUF, decoded to float32."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._header = path, read_header(path)
+        self._arch, self.config = base_config(self._header)
+        self._names = self._arch.parameters(self.config["num_hidden_layers"])
+
+    def __contains__(self, name: str) -> bool:
+        return self._names.get(name, "") in self._header.tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        info = self._header.tensors[self._names[name]]
+        with self._path.open("rb") as file:
+            file.seek(info.offset)
+            values = tensor_values(info, file.read(info.size))
+        # A copy: the values may be a view of bytes that cannot be written to.
+        return torch.from_numpy(np.array(restored(self._arch, name, values, self._header)))
+
+
+def load_streamed(base: Base, dtype: str = "float32") -> tuple[Any, Tokenizer]:
+    """The base's causal language model (eval mode, CPU) with its layers on the disk, its tokenizer.
+
+    It can run forward, one pass at a time, without gradients for its own weights. `dtype` is
+    "float32", "bfloat16" or "float16". Raises BaseModelError.
+    """
+    kind = getattr(torch, dtype)
+    try:
+        if base.hf is not None:
+            causal, config = text_model(base.hf)
+            shelf: Shelf = FolderShelf(base.hf)
+        else:
+            from_gguf = GgufShelf(base.gguf)
+            causal, config = text_model(from_gguf.config)
+            shelf = from_gguf
+    except GgufError as error:
+        raise BaseModelError(f"{base.gguf}: {error}") from error
+    with no_init_weights(), _without_weights():
+        model = causal(config)
+    model.requires_grad_(False)
+    _fill(model, shelf, kind, base.hf or base.gguf)
+    return model.eval(), read_tokenizer(base.gguf)
+
+
+def _fill(model: Any, shelf: Shelf, kind: torch.dtype, where: Path) -> None:
+    """Read all that is outside the layers, and let the layers read themselves."""
+    inside = "model.layers."
+    for name, parameter in list(model.named_parameters()):
+        tied = name == "lm_head.weight" and model.config.tie_word_embeddings
+        if not name.startswith(inside) and not tied:
+            _put(model, name, _read(shelf, name, parameter, kind, where))
+    model.tie_weights()
+    for number, layer in enumerate(model.model.layers):
+        named = {name: f"{inside}{number}.{name}" for name in layer.state_dict()}
+        for name, value in layer.state_dict().items():
+            if named[name] not in shelf:
+                raise BaseModelError(
+                    f"{where}: lacks the parameter {named[name]} {(*value.shape,)}"
+                )
+        _stream(layer, named, shelf, kind, where)
+    if INVERSE_FREQUENCIES in shelf:
+        model.model.rotary_emb.inv_freq = shelf[INVERSE_FREQUENCIES]
+
+
+def _stream(
+    layer: nn.Module, named: Mapping[str, str], shelf: Shelf, kind: torch.dtype, where: Path
+) -> None:
+    empty = dict(layer.state_dict())
+
+    def read(module: nn.Module, arguments: Any) -> None:
+        found = {own: _read(shelf, name, empty[own], kind, where) for own, name in named.items()}
+        module.load_state_dict(found, assign=True)
+
+    def drop(module: nn.Module, arguments: Any, output: Any) -> None:
+        module.load_state_dict(empty, assign=True)
+
+    layer.register_forward_pre_hook(read)
+    layer.register_forward_hook(drop, always_call=True)
+
+
+def _read(shelf: Shelf, name: str, like: Tensor, kind: torch.dtype, where: Path) -> Tensor:
+    if name not in shelf:
+        raise BaseModelError(f"{where}: lacks the parameter {name}")
+    found = shelf[name]
+    if found.shape != like.shape:
+        raise BaseModelError(f"{where}: {name} is {(*found.shape,)}, not {(*like.shape,)}")
+    return found.to(kind)
+
+
+def _put(model: nn.Module, name: str, value: Tensor) -> None:
+    module, _, own = name.rpartition(".")
+    setattr(model.get_submodule(module), own, nn.Parameter(value, requires_grad=False))
+
+
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Parameters that are made in the block have a shape and no memory; buffers are real."""
+    register = nn.Module.register_parameter
+
+    def shape_only(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = shape_only  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
