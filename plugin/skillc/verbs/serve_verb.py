@@ -7,6 +7,7 @@ import click
 from skillc.cli import Start
 from skillc.project import Project
 from skillc.serve import announcement, stale_lines
+from skillc.upstream import serve_front
 from skillc.verbs.listening import listening
 from skillc_compiler.bases import find_base
 from skillc_compiler.errors import ProjectError
@@ -18,6 +19,13 @@ from skillc_runtime.settings import ServeSettings
 @click.option("--base", "name", metavar="NAME", help="The base, over the project's setting.")
 @click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
 @click.option("--log", is_flag=True, help="Write a line of JSON to stderr for each request.")
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="Let this vLLM server, which serves the same base, compute the answers.",
+)
+@click.option("--upstream-model", metavar="NAME", help="What the upstream calls the base.")
+@click.option("--upstream-key", metavar="KEY", help="Key that the upstream asks for.")
 @click.pass_obj
 def command(
     start: Start,
@@ -29,16 +37,35 @@ def command(
     name: str | None,
     api_key: str | None,
     log: bool,
+    upstream: str | None,
+    upstream_model: str | None,
+    upstream_key: str | None,
 ) -> int:
     """Serve the base with the built skills over the OpenAI API.
 
     Runs until Ctrl-C. A later 'skillc build' is picked up without a restart. With --base it also
-    runs outside a project, without skills.
+    runs outside a project, without skills. With --upstream no base is loaded here: skills are
+    resolved and their texts elided, and the upstream answers with their adapters.
     """
     project = find_project(start, name)
     base = find_base(name or (project.settings.base if project else ""))
     for line in stale_lines(project) if project else ():
         click.echo(f"warning: {line}", err=True)
+    if upstream is not None:
+        if ctx is not None or threads is not None or log:
+            raise click.UsageError("--ctx, --threads and --log are for the own engine")
+        serve_front(
+            project,
+            base,
+            upstream,
+            model=upstream_model,
+            key=upstream_key,
+            host=host,
+            port=port,
+            token=api_key,
+            say=click.echo,
+        )
+        return 0
     settings = ServeSettings(
         base=base.gguf,
         name=base.name,
