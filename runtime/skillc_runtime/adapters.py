@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,9 +83,9 @@ class AdapterCache:
         self._loaded.move_to_end(key)
         return self._loaded[key], acting[0].scale if alone else 1.0
 
-    def trim(self, keep: LoadedAdapter | None) -> None:
-        """Free the oldest above capacity; call once only `keep` is attached to a context."""
-        for key in [key for key, loaded in self._loaded.items() if loaded is not keep]:
+    def trim(self, keep: Set[LoadedAdapter]) -> None:
+        """Free the oldest above capacity, but none of `keep`: what is attached or soon will be."""
+        for key in [key for key, loaded in self._loaded.items() if loaded not in keep]:
             if len(self._loaded) <= self._capacity:
                 return
             self._loaded.pop(key).free()

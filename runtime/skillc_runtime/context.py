@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skillc_compiler.errors import ServeError
 from skillc_runtime.llama import LOG, LoadedAdapter, Model, lib
 from skillc_runtime.sampling import Row
 
+State = npt.NDArray[np.uint8]
 BATCH = 512
 _OUTPUTS = 64  # logits rows of one decode; more would reserve vocabulary x rows floats
 
@@ -31,13 +33,14 @@ class Context:
     """Not safe to share between threads: one thread at a time decodes."""
 
     def __init__(
-        self, model: Model, *, n_ctx: int, n_threads: int, sequences: int, exact: bool
+        self, model: Model, *, cells: int, n_threads: int, sequences: int, exact: bool
     ) -> None:
+        """`cells` tokens, of all sequences together, find place in the cache."""
         params = lib.llama_context_default_params()
-        params.n_ctx = n_ctx
+        params.n_ctx = cells
         params.n_batch = params.n_ubatch = BATCH
         params.n_outputs_max = max(_OUTPUTS, sequences)
-        params.n_seq_max = sequences
+        params.n_seq_max = sequences + 2  # see `Cells`
         params.n_threads = params.n_threads_batch = n_threads
         # Flash attention keeps NaN in freed cells from reaching later requests, but computes in
         # float16; without it and with a float32 cache logits are as exact as the weights.
@@ -49,8 +52,12 @@ class Context:
         LOG.clear()
         self.handle: Any = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
-            raise ServeError(f"{model.path}: no context of {n_ctx} tokens: {LOG.last()}")
-        self.n_ctx: int = lib.llama_n_ctx(self.handle)
+            raise ServeError(f"{model.path}: no context of {cells} tokens: {LOG.last()}")
+        self.cells: int = lib.llama_n_ctx(self.handle)
+        # Such memories keep only a sequence's newest state: no cutting, no sharing of beginnings.
+        self.recurrent = bool(
+            lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle)
+        )
         self.sequences = sequences
         self.outputs = params.n_outputs_max
         self._vocab_size = model.vocab.size
@@ -88,6 +95,25 @@ class Context:
     def forget(self, sequence: int = -1, start: int = 0) -> bool:
         """Drop a sequence (-1: all) from a position on; False when the base cannot cut there."""
         return bool(lib.llama_memory_seq_rm(self._memory, sequence, start, -1))
+
+    def share(self, source: int, target: int, start: int = 0, end: int = -1) -> None:
+        """Let `target` have the cells of `source` from position `start` to before `end` too."""
+        lib.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def save(self, sequence: int) -> State:
+        """A copy of what the cache holds of a sequence: uint8 [bytes]."""
+        state: State = np.empty(lib.llama_state_seq_get_size(self.handle, sequence), np.uint8)
+        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        size = lib.llama_state_seq_get_data(self.handle, data, len(state), sequence)
+        return state[:size]
+
+    def restore(self, sequence: int, state: State) -> bool:
+        """Put a copy back, as any sequence; False, and nothing is left of it, without room."""
+        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if lib.llama_state_seq_set_data(self.handle, data, len(state), sequence):
+            return True
+        self.forget(sequence)
+        return False
 
     def clear(self, *, data: bool) -> None:
         """Empty the cache; with `data` overwrite it too, the only cure once NaN is in it."""

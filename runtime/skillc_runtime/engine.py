@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,23 +18,29 @@ import numpy as np
 
 from skillc_compiler.errors import ServeError
 from skillc_runtime import batched
-from skillc_runtime.adapters import AdapterCache, AdapterRef, SetKey, not_finite, set_key
-from skillc_runtime.context import Context, Entry
-from skillc_runtime.events import Answer, Event, Finish, Piece, Started
-from skillc_runtime.grammar import Grammar
+from skillc_runtime.adapters import AdapterCache, AdapterRef, not_finite, set_key
+from skillc_runtime.context import Context
+from skillc_runtime.events import Answer, Event, Failed, Piece, Started
 from skillc_runtime.llama import Model
-from skillc_runtime.pieces import TextStream
-from skillc_runtime.resident import CHUNK, Resident
-from skillc_runtime.sampling import Row, Sampler, Sampling
+from skillc_runtime.sampling import Row, Sampling
+from skillc_runtime.scheduler import Scheduler
+from skillc_runtime.task import Task
 
 if TYPE_CHECKING:
     from skillc_compiler.gguf_base import BaseInfo
 
 DEFAULT_CONTEXT = 8192
+_SMALL = 64 << 20  # bytes of weights
+_CACHE_BYTES = 64 << 20
+_SPARE = 256
 
 
 class Engine:
-    """Runs a base with any set of its adapters; callers take turns (one lock)."""
+    """Runs a base with any set of its adapters.
+
+    `submit` and `step` answer many prompts at once; whoever calls another method has the engine
+    for itself meanwhile (one lock).
+    """
 
     def __init__(
         self,
@@ -44,31 +51,40 @@ class Engine:
         sequences: int = 16,
         max_adapters: int = 16,
         exact: bool = False,
+        repeatable: bool | None = None,
     ) -> None:
         """Load the base; `exact` trades speed for a float32 cache, for parity checks.
+
+        `repeatable` (default: for small bases) trades speed for answers that do not depend, to
+        the last bit, on what is answered at the same time or was before.
 
         BaseModelError when the base cannot be read, ServeError when it leaves no context.
         """
         from skillc_compiler.gguf_base import read_base_info
 
         self.base = read_base_info(base) if isinstance(base, Path) else base
+        self.n_ctx = n_ctx or min(self.base.context_length, DEFAULT_CONTEXT)
+        """Tokens that prompt and answer may have together."""
         self.model = Model(self.base.path)
         self.context = Context(
             self.model,
-            n_ctx=n_ctx or min(self.base.context_length, DEFAULT_CONTEXT),
+            cells=cache_cells(self.base, self.n_ctx, sequences) + _SPARE,
             n_threads=n_threads or default_threads(self.model.size),
             sequences=sequences,
             exact=exact,
         )
         self.adapters = AdapterCache(self.model, self.base, max_adapters)
+        if repeatable is None:
+            repeatable = not exact and self.model.size < _SMALL
+        self.scheduler = Scheduler(
+            self.context,
+            self.adapters,
+            self.model.vocab,
+            n_ctx=self.n_ctx,
+            repeatable=repeatable and not self.context.recurrent,
+        )
         self._lock = threading.Lock()
-        self._resident = Resident((), ())
         self._closed = False
-
-    @property
-    def n_ctx(self) -> int:
-        """Tokens that prompt and answer may have together."""
-        return self.context.n_ctx
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of `text`; control tokens only with `special`."""
@@ -84,16 +100,43 @@ class Engine:
         adapters: Sequence[AdapterRef] = (),
         sampling: Sampling | None = None,
         cancel: threading.Event | None = None,
+        *,
+        tail_from: int | None = None,
     ) -> Iterator[Event]:
         """Answer `prompt`: one Started, then Pieces, then one Finish.
 
-        Raises AdapterError (refused or set aside) or ServeError (prompt does not fit, native
-        failure).  `cancel` ends it before the next decode.  Close the iterator or drain it.
+        With `tail_from` the adapters act from that token of the prompt on; what lies before it is
+        the bare base's, and all sets share it.  Raises AdapterError (refused or set aside) or
+        ServeError (prompt does not fit, native failure).  `cancel` ends it before the next decode.
+        Close the iterator or drain it: others wait until then.
         """
-        sampling = sampling or Sampling()
-        self.check_fits(prompt)
-        with self.turn(adapters, keep=True):
-            yield from self._answer(prompt, adapters, sampling, cancel or threading.Event())
+        events: deque[Event | Failed] = deque()
+        task = Task(
+            prompt, adapters, sampling or Sampling(), events.append, cancel, tail_from=tail_from
+        )
+        with self._open():
+            self.submit(task)
+            try:
+                while events or not task.ended:
+                    while events:
+                        if isinstance(event := events.popleft(), Failed):
+                            raise event.error
+                        yield event
+                    if not task.ended:
+                        self.scheduler.step()
+            finally:
+                self.scheduler.drop(task)
+
+    def submit(self, task: Task) -> None:
+        """Take a task that `step` works on; ServeError when its prompt does not fit."""
+        self.check_fits(task.tokens)
+        self.scheduler.submit(task)
+
+    def step(self) -> bool:
+        """Do the next piece of what was submitted; whether there is more to do."""
+        with self._open():
+            self.scheduler.step()
+            return not self.scheduler.idle
 
     def answer(
         self,
@@ -178,7 +221,6 @@ class Engine:
         """BadAdapterError, and the set is refused from now on, when `row` is not finite."""
         if np.isfinite(row).all():
             return
-        self._resident = Resident((), ())
         self.context.clear(data=True)
         self.adapters.quarantine(adapters)
         if not adapters:
@@ -186,108 +228,43 @@ class Engine:
         raise not_finite(set_key(adapters))
 
     @contextmanager
-    def turn(self, adapters: Sequence[AdapterRef], *, keep: bool = False) -> Iterator[None]:
-        """The caller's turn with `adapters` attached; `keep` leaves the prefix in the cache."""
+    def turn(self, adapters: Sequence[AdapterRef]) -> Iterator[None]:
+        """The empty context with `adapters` attached, for the caller alone."""
+        with self._open():
+            self.scheduler.lose()
+            try:
+                attachment = self.adapters.get(adapters)
+                self.context.attach(attachment)
+                self.adapters.trim({attachment[0]} if attachment else set())
+                yield
+            finally:
+                self.scheduler.lose()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
         with self._lock:
             if self._closed:
                 raise ServeError("the engine is closed")
-            attachment = self.adapters.get(adapters)
-            self.context.attach(attachment)
-            self.adapters.trim(attachment[0] if attachment else None)
-            if not keep:
-                self._start_empty()
-            try:
-                yield
-            except GeneratorExit:  # the caller lost interest between two decodes: nothing is torn
-                raise
-            except BaseException:
-                self._start_empty()
-                raise
-            if not keep:
-                self._start_empty()
+            yield
 
-    def _start_empty(self) -> None:
-        self._resident = Resident((), ())
-        self.context.forget()
 
-    def _answer(
-        self,
-        prompt: Sequence[int],
-        adapters: Sequence[AdapterRef],
-        sampling: Sampling,
-        cancel: threading.Event,
-    ) -> Iterator[Event]:
-        key = set_key(adapters)
-        start = self._resident.shared(key, prompt)
-        if not self.context.forget(0, start):
-            start = 0
-            self._start_empty()
-        yield Started(len(prompt), start)
-        if not self._prefill(prompt, start, key, cancel):
-            yield Finish("cancelled")
-            return
-        row = self.context.row((len(prompt) - start - 1) % CHUNK)
-        text = sampling.grammar
-        grammar = None if text is None else Grammar(self.model.vocab, text)
-        try:
-            yield from self._decode(prompt, adapters, row, Sampler(sampling, grammar), cancel)
-        finally:
-            if grammar is not None:
-                grammar.free()
-
-    def _decode(
-        self,
-        prompt: Sequence[int],
-        adapters: Sequence[AdapterRef],
-        row: Row,
-        sampler: Sampler,
-        cancel: threading.Event,
-    ) -> Iterator[Event]:
-        sampling = sampler.sampling
-        stream = TextStream(sampling.stop)
-        room = min(sampling.max_tokens, self.n_ctx - len(prompt))
-        for step in range(room):
-            self.check_finite(row, adapters)
-            choice = sampler.choose(row)
-            if self.model.vocab.is_end(choice.token):
-                yield Finish("stop", stream.feed(b"", last=True))
-                return
-            yield Piece(stream.feed(self.model.vocab.piece(choice.token)), choice)
-            if stream.stopped_by is not None:
-                yield Finish("stop", stopped_by=stream.stopped_by)
-                return
-            if cancel.is_set():
-                yield Finish("cancelled", stream.feed(b"", last=True))
-                return
-            if step + 1 < room:
-                self.context.decode([Entry(choice.token, len(prompt) + step, output=True)])
-                row = self.context.row(0)
-        yield Finish("length", stream.feed(b"", last=True))
-
-    def _prefill(
-        self, prompt: Sequence[int], start: int, key: SetKey, cancel: threading.Event
-    ) -> bool:
-        """Decode `prompt` from `start` on in chunks; False when cancelled on the way."""
-        for at in range(start, len(prompt), CHUNK):
-            # Until the chunk is in, only what lies before it may be found by the next request.
-            self._resident = Resident(key, tuple(prompt[:at]))
-            if cancel.is_set():
-                return False
-            chunk = prompt[at : at + CHUNK]
-            last = len(prompt) - 1
-            self.context.decode(
-                [Entry(token, at + i, output=at + i == last) for i, token in enumerate(chunk)]
-            )
-        self._resident = Resident(key, tuple(prompt[: len(prompt) // CHUNK * CHUNK]))
-        return True
+def cache_cells(base: BaseInfo, n_ctx: int, sequences: int) -> int:
+    """Cells for a context: `n_ctx` at least, for small bases more, so that answers fit together."""
+    keys = ("head_count_kv", "key_length", "value_length")
+    shape = [base.metadata.get(f"{base.arch}.attention.{key}") for key in keys]
+    sizes = [size for size in shape if isinstance(size, int) and size > 0]
+    if len(sizes) < len(keys):
+        return n_ctx
+    width = 2 * base.n_layers * sizes[0] * (sizes[1] + sizes[2])
+    return max(n_ctx, min(n_ctx * sequences, _CACHE_BYTES // width))
 
 
 def default_threads(weight_bytes: int) -> int:
     """Threads for a base of this size: all cores of this process up to 8, one for small bases.
 
-    Below 64 MiB waking a second thread for every layer costs more than it computes.
+    For small ones waking a second thread for every layer costs more than it computes.
     """
-    if weight_bytes < 64 << 20:
+    if weight_bytes < _SMALL:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(8, cores or 1))

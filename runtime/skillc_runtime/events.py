@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from skillc_compiler.errors import SkillcError
 from skillc_runtime.sampling import Choice
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -33,6 +34,13 @@ class Finish:
     reason: FinishReason
     text: str = ""
     stopped_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of an answer by an error."""
+
+    error: SkillcError
 
 
 @dataclass(frozen=True, slots=True)

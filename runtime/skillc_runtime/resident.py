@@ -1,30 +1,67 @@
-"""What of an earlier prompt is still in the context."""
+"""What the sequences of the context hold, and how much of it a prompt may take over."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from skillc_runtime.adapters import SetKey
 
-# Prompts are decoded in chunks cut at fixed positions.  A whole chunk left by an earlier request
-# of the same set is then bit for bit what decoding it again would give; other cuts are not.
+if TYPE_CHECKING:
+    from skillc_runtime.task import Task
+
+# Beginnings are taken over in whole chunks. Where an engine is not repeatable prompts are decoded
+# in these chunks too, because kernels round otherwise for other numbers of tokens.
 CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
-    """What sequence 0 holds: whole chunks of a prompt, decoded under one skill set."""
+class Origin:
+    """What decoded a sequence's tokens: the bare base before position `switch`, then a set."""
 
-    key: SetKey
-    tokens: tuple[int, ...]
+    key: SetKey = ()
+    switch: int = 0
 
-    def shared(self, key: SetKey, prompt: Sequence[int]) -> int:
-        """How many leading tokens of `prompt` need no decoding; always fewer than all."""
-        if key != self.key:
-            return 0
-        most = min(len(self.tokens), len(prompt) - 1) // CHUNK * CHUNK
-        for at in range(0, most, CHUNK):
-            if tuple(prompt[at : at + CHUNK]) != self.tokens[at : at + CHUNK]:
-                return at
-        return most
+    def agrees(self, other: Origin) -> int | None:
+        """How many tokens both would decode alike; None: all."""
+        if self.key == other.key and (self.switch == other.switch or not self.key):
+            return None
+        # The base decodes all of its own sequences.
+        return min(origin.switch for origin in (self, other) if origin.key)
+
+
+@dataclass(slots=True)
+class Slot:
+    """A sequence of the context: its tokens, what decoded them, and whose answer it is now.
+
+    Others may take over the first `solid` tokens.
+    """
+
+    number: int
+    tokens: list[int] = field(default_factory=list)
+    origin: Origin = Origin()
+    solid: int = 0
+    task: Task | None = None
+    used: int = 0
+
+    def shared(self, origin: Origin, tokens: Sequence[int]) -> int:
+        """How many leading tokens need no decoding: whole chunks, always fewer than all."""
+        most = min(self.solid, len(self.tokens), len(tokens) - 1)
+        agree = self.origin.agrees(origin)
+        if agree is not None:
+            most = min(most, agree)
+        return common(self.tokens, tokens, most // CHUNK * CHUNK)
+
+    def cut(self, size: int) -> None:
+        """Keep the first `size` tokens."""
+        del self.tokens[size:]
+        self.solid = min(self.solid, size)
+
+
+def common(left: Sequence[int], right: Sequence[int], most: int) -> int:
+    """Length in whole chunks, `most` or less, of what both begin with."""
+    for at in range(0, most, CHUNK):
+        if list(left[at : at + CHUNK]) != list(right[at : at + CHUNK]):
+            return at
+    return most

@@ -1,7 +1,4 @@
-"""The thread that owns the engine: a bounded queue of jobs in, events out.
-
-A child process can take this place later: jobs and events are plain data.
-"""
+"""The thread that owns the engine: a bounded queue of jobs in, events out."""
 
 from __future__ import annotations
 
@@ -15,10 +12,13 @@ from time import perf_counter
 from skillc_compiler.errors import ServeError, SkillcError
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.engine import Engine
-from skillc_runtime.events import Event, Finish
+from skillc_runtime.events import Event, Failed, Finish
 from skillc_runtime.sampling import Sampling
+from skillc_runtime.task import Task
 
 log = logging.getLogger("skillc")
+
+__all__ = ["Failed", "Job", "QueueFullError", "Worker"]
 
 
 class QueueFullError(ServeError):
@@ -26,25 +26,22 @@ class QueueFullError(ServeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The job ended with an error."""
-
-    error: SkillcError
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
-    """A prompt to answer; `listener` gets (event, perf_counter seconds) on the worker's thread."""
+    """A prompt to answer; `listener` gets (event, perf_counter seconds) on the worker's thread.
+
+    With `tail_from` the adapters act from that token on, see `Engine.generate`.
+    """
 
     prompt: tuple[int, ...]
     adapters: tuple[AdapterRef, ...]
     sampling: Sampling
     listener: Callable[[Event | Failed, float], None]
     cancel: threading.Event = field(default_factory=threading.Event)
+    tail_from: int | None = None
 
 
 class Worker:
-    """Loads an engine and answers jobs in the order they came."""
+    """Loads an engine and answers jobs, as many at once as it can."""
 
     def __init__(self, load: Callable[[], Engine], *, waiting: int = 32) -> None:
         self._load = load
@@ -52,7 +49,7 @@ class Worker:
         self._most = waiting
         self._thread = threading.Thread(target=self._run, name="skillc-engine", daemon=True)
         self._engine: Engine | None = None
-        self._current: Job | None = None
+        self._current: set[threading.Event] = set()
         self._stopping = False
         self.loaded = threading.Event()
         self.failure: SkillcError | None = None
@@ -67,7 +64,8 @@ class Worker:
     @property
     def waiting(self) -> int:
         """Jobs not yet begun."""
-        return self._jobs.qsize()
+        begun = self._engine.scheduler.waiting if self._engine is not None else 0
+        return self._jobs.qsize() + begun
 
     def start(self) -> None:
         """Begin to load the base; `loaded` is set when that succeeded or failed."""
@@ -82,10 +80,10 @@ class Worker:
         self._jobs.put(job)
 
     def abort(self) -> None:
-        """Cancel the job that runs and those that wait; no new ones are taken."""
+        """Cancel the jobs that run and those that wait; no new ones are taken."""
         self._stopping = True
-        if current := self._current:
-            current.cancel.set()
+        for cancel in list(self._current):
+            cancel.set()
 
     def close(self) -> None:
         """Abort, and free the engine."""
@@ -103,28 +101,60 @@ class Worker:
             log.exception("loading the base failed")
             self.failure = ServeError(f"loading the base failed: {error}")
         self.loaded.set()
-        while (job := self._jobs.get()) is not None:
-            self._current = job  # before the look at _stopping: abort() sets it, then looks here
-            if self._stopping:
-                self._tell(job, Finish("cancelled"))
-            else:
-                self._answer(job)
-            self._current = None
+        busy, closing = False, False
+        while busy or not closing:
+            closing = self._take_jobs(wait=not busy) or closing
+            busy = self._step()
         if self._engine is not None:
             self._engine.close()
 
-    def _answer(self, job: Job) -> None:
-        try:
-            for event in self.engine.generate(job.prompt, job.adapters, job.sampling, job.cancel):
-                self._tell(job, event)
-        except SkillcError as error:
-            self._tell(job, Failed(error))
-        except Exception as error:
-            log.exception("a request failed")
-            self._tell(job, Failed(ServeError(f"internal error: {type(error).__name__}")))
+    def _take_jobs(self, *, wait: bool) -> bool:
+        """Hand over the jobs that came; whether the worker was told to close."""
+        while True:
+            try:
+                job = self._jobs.get(block=wait)
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
+            self._begin(job)
+            wait = False
 
-    def _tell(self, job: Job, event: Event | Failed) -> None:
+    def _begin(self, job: Job) -> None:
+        def listen(event: Event | Failed) -> None:
+            if isinstance(event, Failed | Finish):
+                self._current.discard(job.cancel)
+            try:
+                job.listener(event, perf_counter())
+            except RuntimeError:  # the listener's event loop is gone, and its client with it
+                job.cancel.set()
+
+        self._current.add(job.cancel)  # before the look at _stopping: abort() sets it, looks here
+        if self._stopping:
+            listen(Finish("cancelled"))
+            return
         try:
-            job.listener(event, perf_counter())
-        except RuntimeError:  # the listener's event loop is gone, and its client with it
-            job.cancel.set()
+            self.engine.submit(
+                Task(
+                    job.prompt,
+                    job.adapters,
+                    job.sampling,
+                    listen,
+                    job.cancel,
+                    tail_from=job.tail_from,
+                )
+            )
+        except SkillcError as error:
+            listen(Failed(error))
+
+    def _step(self) -> bool:
+        """One step of the engine; whether there is more to do."""
+        if self._engine is None:
+            return False
+        try:
+            return self._engine.step()
+        except Exception as error:
+            log.exception("the engine failed")
+            line = f"internal error: {type(error).__name__}"
+            self._engine.scheduler.fail_all(Failed(ServeError(line)))
+            return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 from tests.runtime.conftest import Client, settings_for
 from tests.runtime.support import ProjectFolder, chat, wait_for
 
-from skillc_runtime.events import Event, Finish, Started
 from skillc_runtime.server import running
+from skillc_runtime.task import Task
 from skillc_runtime.worker import Worker
 
 
@@ -39,25 +40,36 @@ def open_request(client: Client, body: dict[str, Any]) -> socket.socket:
 
 
 class Held:
-    """An engine that answers nothing until it is cancelled or let go."""
+    """An engine that decodes nothing until it is let go, and begins `at_once` answers."""
 
-    def __init__(self, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, worker: Worker, monkeypatch: pytest.MonkeyPatch, at_once: int = 1) -> None:
         self.started = 0
         self.cancelled = 0
         self.let_go = threading.Event()
-        monkeypatch.setattr(worker.engine, "generate", self._generate)
+        scheduler = worker.engine.scheduler
+        advance, place = scheduler.advance, scheduler.slots.place
+        started, cancelled = Task.started, Task.cancelled
 
-    def _generate(
-        self, prompt: object, adapters: object, sampling: object, cancel: threading.Event
-    ) -> Iterator[Event]:
-        self.started += 1
-        yield Started(1, 0)
-        while not self.let_go.is_set():
-            if cancel.wait(0.005):
-                self.cancelled += 1
-                yield Finish("cancelled")
-                return
-        yield Finish("stop")
+        def held_advance() -> None:
+            if self.let_go.is_set():
+                advance()
+            else:
+                time.sleep(0.005)
+
+        def count_started(task: Task, cached: int) -> None:
+            self.started += 1
+            started(task, cached)
+
+        def count_cancelled(task: Task) -> None:
+            self.cancelled += 1
+            cancelled(task)
+
+        monkeypatch.setattr(scheduler, "advance", held_advance)
+        monkeypatch.setattr(
+            scheduler.slots, "place", lambda task: scheduler.running < at_once and place(task)
+        )
+        monkeypatch.setattr(Task, "started", count_started)
+        monkeypatch.setattr(Task, "cancelled", count_cancelled)
 
 
 def test_clients_get_what_each_would_get_alone(client: Client) -> None:
@@ -139,7 +151,7 @@ def test_pings_while_the_first_token_is_slow(
         while seen.count(b": ping\n\n") < 3:
             seen += links[0].recv(4096)
         held.let_go.set()
-    assert '"finish_reason":"stop"' in read_all(links[0])
+    assert '"finish_reason":"length"' in read_all(links[0])
     first = seen.partition(b": ping")[0]
     assert b'"delta":{"role":"assistant","content":""}' in first
 
@@ -155,7 +167,7 @@ def test_stop_ends_open_answers_with_an_error(
         wait_for(lambda: held.started == 1)
         links.append(open_request(client, chat("tiny")))
         wait_for(lambda: server.worker.waiting == 1)
-    assert (held.started, held.cancelled) == (1, 1)
+    assert (held.started, held.cancelled) == (1, 2)
     streamed, whole = (read_all(link) for link in links)
     assert "200 OK" in streamed
     assert '"code":"stopping"' in streamed
@@ -172,7 +184,7 @@ def test_stop_lets_answers_finish(
         links.append(open_request(Client(server), chat("tiny", stream=True)))
         wait_for(lambda: held.started == 1)
         threading.Timer(0.2, held.let_go.set).start()
-    assert '"finish_reason":"stop"' in read_all(links[0])
+    assert '"finish_reason":"length"' in read_all(links[0])
 
 
 def read_all(link: socket.socket) -> str:
@@ -183,12 +195,11 @@ def read_all(link: socket.socket) -> str:
 def test_an_error_in_the_middle_of_a_stream_is_an_event(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> Iterator[Event]:
-        yield Started(1, 0)
+    def broken() -> None:
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(client.server.worker.engine, "generate", broken)
+        patch.setattr(client.server.worker.engine.scheduler, "advance", broken)
         events = client.chat(chat("tiny", stream=True)).events
         assert events[-1]["error"]["message"] == "internal error: ZeroDivisionError"
         assert client.chat(chat("tiny")).status == 503

@@ -1,0 +1,287 @@
+"""Many answers at once in one context, whose decodes each run under one skill set.
+
+Answers of the set that is attached are decoded together, prompts in pieces beside them. Another
+set has its turn after `quantum` decodes, the one that waited longest first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skillc_compiler.errors import ServeError, SkillcError
+from skillc_runtime.adapters import AdapterCache, SetKey, not_finite
+from skillc_runtime.cells import Cells
+from skillc_runtime.context import BATCH, Context, Entry
+from skillc_runtime.events import Failed
+from skillc_runtime.llama import Vocab
+from skillc_runtime.resident import CHUNK
+from skillc_runtime.slots import Slots
+from skillc_runtime.task import Task
+
+log = logging.getLogger("skillc")
+
+QUANTUM = 16
+# From 64 tokens on attention goes through the cache in tiles, which rounds otherwise.
+_UNTILED = 63
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has been done so far."""
+
+    decodes: int = 0
+    tokens: int = 0
+    switches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What of a task is in the next batch: `count` tokens, the last one's entry at `last`."""
+
+    task: Task
+    count: int
+    last: int
+
+
+class Scheduler:
+    """Decodes what is submitted, a step at a time; one thread at a time may call it."""
+
+    def __init__(
+        self,
+        context: Context,
+        adapters: AdapterCache,
+        vocab: Vocab,
+        *,
+        n_ctx: int,
+        repeatable: bool,
+        quantum: int = QUANTUM,
+    ) -> None:
+        """`repeatable`: what an answer is does not depend, to the last bit, on other answers."""
+        self._context = context
+        self._adapters = adapters
+        self._vocab = vocab
+        self._n_ctx = n_ctx
+        self._repeatable = repeatable
+        self.quantum = quantum
+        self._cells = Cells(context, context.sequences, ordered=repeatable)
+        self.slots = Slots(context, self._cells)
+        self._waiting: deque[Task] = deque()
+        self._running: list[Task] = []
+        self.attached: SetKey | None = None
+        self._turn_ends = 0
+        self._served: dict[SetKey, int] = {}  # the decode at which a set last had its turn
+        self.counts = Counts()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._running and not self._waiting
+
+    @property
+    def running(self) -> int:
+        """Answers on their way."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that have not begun."""
+        return len(self._waiting)
+
+    def submit(self, task: Task) -> None:
+        """Take a task; its prompt must fit."""
+        task.bound(self._n_ctx)
+        self._waiting.append(task)
+
+    def drop(self, task: Task) -> None:
+        """End a task of which nothing more is to be said."""
+        task.free()
+        self._clean()
+
+    def fail_all(self, failure: Failed) -> None:
+        """End all tasks by an error, and start anew."""
+        for task in [*self._running, *self._waiting]:
+            task.fail(failure)
+        self._clean()
+        self.lose()
+
+    def step(self) -> None:
+        """End what is cancelled, begin what has waited, decode once."""
+        for task in [*self._running, *self._waiting]:
+            if task.cancel.is_set():
+                task.cancelled()
+        self._clean()
+        self.admit()
+        self._clean()
+        self.advance()
+        self._clean()
+
+    def lose(self) -> None:
+        """Something else has the context: answers on their way start over when it is back."""
+        self.attached = None
+        self.slots.lose()
+
+    def admit(self) -> None:
+        """Begin waiting tasks, in order, as long as there is room for them."""
+        while self._waiting and self._begin(self._waiting[0]):
+            self._waiting.popleft()
+
+    def advance(self) -> None:
+        """Decode one batch of the set whose turn it is."""
+        tasks = self._next_group()
+        if not tasks:
+            return
+        entries, shares = self._batch(tasks)
+        try:
+            self._decode(tasks[0], entries)
+        except SkillcError as error:
+            # All sequences are gone. Whose fault it was nobody knows.
+            self.lose()
+            for share in shares:
+                share.task.fail(Failed(error))
+            return
+        self._note(shares)
+        self._choose(shares, [entry.output for entry in entries])
+
+    def _begin(self, task: Task) -> bool:
+        if not self.slots.place(task):
+            return False
+        task.served = self.counts.decodes
+        self._running.append(task)
+        with self._guard(task):
+            task.attachment = self._adapters.get(task.adapters)
+            task.begin(self._vocab)
+            task.started(task.done)
+        return True
+
+    def _next_group(self) -> list[Task]:
+        """The tasks of one set, those first whose prompt is in."""
+        groups: dict[SetKey, list[Task]] = {}
+        for task in self._running:
+            groups.setdefault(task.turn, []).append(task)
+        if not groups:
+            return []
+        first = {key: min(task.served for task in tasks) for key, tasks in groups.items()}
+        self._served = {key: self._served.get(key, first[key]) for key in groups}
+        key = self.attached
+        if key is None or key not in groups or self.counts.decodes >= self._turn_ends:
+            key = min(groups, key=self._served.__getitem__)
+            self._turn_ends = self.counts.decodes + self.quantum
+        self._served[key] = self.counts.decodes + 1
+        return sorted(groups[key], key=lambda task: task.pending > 1)
+
+    def _batch(self, tasks: Sequence[Task]) -> tuple[list[Entry], list[_Share]]:
+        entries: list[Entry] = []
+        shares: list[_Share] = []
+        room = _UNTILED - 1 if self._repeatable else BATCH
+        for task in tasks:
+            count = self._piece(task, room - len(entries))
+            if not count or task.slot is None:
+                continue
+            at, end = task.done, len(task.tokens) - 1
+            entries += [
+                Entry(task.tokens[i], i, task.slot.number, output=i == end)
+                for i in range(at, at + count)
+            ]
+            shares.append(_Share(task, count, len(entries) - 1))
+        return entries, shares
+
+    def _piece(self, task: Task, room: int) -> int:
+        """How many tokens of a task to decode next, at most `room`."""
+        count = task.pending
+        if not task.acting and task.origin.key:
+            count = min(count, task.origin.switch - task.done)
+        if self._repeatable:
+            return min(count, room)
+        count = min(count, CHUNK - task.done % CHUNK)
+        return count if count <= room else 0
+
+    def _decode(self, task: Task, entries: list[Entry]) -> None:
+        if self._cells.crowded(self.slots.used, len(entries)):
+            self.slots.compact()
+        self._attach(task)
+        self._context.decode(self._padded(entries) if self._repeatable else entries)
+        self._cells.added(len(entries))
+        if len(entries) == 1 and self._repeatable:
+            self._cells.drop_padding()
+        self.counts.decodes += 1
+        self.counts.tokens += len(entries)
+
+    def _padded(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """With a token, or an output, only one of its kind kernels round otherwise than for two."""
+        entries = list(entries)
+        if len(entries) == 1:
+            entries.append(replace(entries[0], position=0, sequence=self._cells.padding))
+        outputs = [i for i, entry in enumerate(entries) if entry.output]
+        if len(outputs) == 1:
+            other = int(outputs[0] == 0)
+            entries[other] = replace(entries[other], output=True)
+        return entries
+
+    def _attach(self, task: Task) -> None:
+        if task.turn == self.attached:
+            return
+        self.attached = None
+        self._context.attach(task.attachment if task.acting else None)
+        self.attached = task.turn
+        self.counts.switches += 1
+        self._adapters.trim({t.attachment[0] for t in self._running if t.attachment})
+
+    def _note(self, shares: Sequence[_Share]) -> None:
+        for share in shares:
+            task, slot = share.task, share.task.slot
+            assert slot is not None
+            slot.tokens += task.tokens[task.done : task.done + share.count]
+            size = len(slot.tokens)
+            whole = min(size, task.prompt_tokens) // CHUNK * CHUNK
+            slot.solid = size if self._repeatable else whole
+
+    def _choose(self, shares: Sequence[_Share], outputs: Sequence[bool]) -> None:
+        poisoned: list[Task] = []
+        for share in shares:
+            if not outputs[share.last]:
+                continue
+            row = self._context.row(share.last)
+            if np.isfinite(row).all():
+                with self._guard(share.task):
+                    share.task.take(row, self._vocab)
+            else:
+                poisoned.append(share.task)
+        if poisoned:
+            self._set_aside(poisoned)
+
+    def _set_aside(self, tasks: Sequence[Task]) -> None:
+        """NaN stays in the cells of a sequence, from where it may reach others: overwrite them."""
+        for task in tasks:
+            assert task.slot is not None
+            self.slots.forget(task.slot)
+        self.slots.compact(data=True)
+        for task in tasks:
+            if task.adapters:
+                self._adapters.quarantine(task.adapters)
+                task.fail(Failed(not_finite(task.origin.key)))
+            else:
+                task.fail(Failed(ServeError("the base computes NaN or infinity")))
+
+    @contextmanager
+    def _guard(self, task: Task) -> Iterator[None]:
+        """What goes wrong with a task in the block ends that task only."""
+        try:
+            yield
+        except SkillcError as error:
+            task.fail(Failed(error))
+        except Exception as error:
+            log.exception("a request failed")
+            task.fail(Failed(ServeError(f"internal error: {type(error).__name__}")))
+
+    def _clean(self) -> None:
+        for task in [task for task in self._running if task.ended]:
+            self._running.remove(task)
+            self.slots.leave(task)
+        if any(task.ended for task in self._waiting):
+            self._waiting = deque(task for task in self._waiting if not task.ended)
