@@ -1,4 +1,4 @@
-"""Errors as OpenAI clients expect them."""
+"""Errors as clients of each API expect them."""
 
 from __future__ import annotations
 
@@ -52,3 +52,29 @@ class ApiError(Exception):
 def invalid(param: str, message: str) -> ApiError:
     """A 400 about one field of the request."""
     return ApiError(400, f"{param}: {message}", code="invalid_value", param=param)
+
+
+ANTHROPIC_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+
+
+def error_body(path: str, error: ApiError) -> dict[str, Any]:
+    """The JSON of an error as the API at `path` writes it."""
+    return anthropic_body(error) if path in ANTHROPIC_PATHS else error.body()
+
+
+def anthropic_body(error: ApiError) -> dict[str, Any]:
+    """The JSON of an error in Anthropic's shape."""
+    message = error.message
+    if error.code == "context_length_exceeded":  # by these words its clients know to compact
+        message = f"prompt is too long: {message}"
+    kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}

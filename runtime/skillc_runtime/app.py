@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
 
@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skillc_compiler.errors import SkillcError
-from skillc_runtime.api_error import ApiError
+from skillc_runtime.api_error import ApiError, error_body
 from skillc_runtime.endpoints import Endpoints
 from skillc_runtime.guard import Guard
 from skillc_runtime.log import FACTS, log_line
@@ -25,16 +25,6 @@ from skillc_runtime.running import ClientGoneError
 from skillc_runtime.service import Service
 from skillc_runtime.settings import ServeSettings
 from skillc_runtime.worker import Worker
-
-PATHS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/models",
-    "/v1/skills",
-    "/health",
-    "/metrics",
-    "/lora-adapters",
-)
 
 
 def create_app(
@@ -48,7 +38,7 @@ def create_app(
     `on_ready` is called once the base is loaded and its adapters are verified, or failed to.
     """
     service = Service(worker, registry, settings)
-    endpoints = Endpoints(service)
+    routes = routes_of(Endpoints(service))
 
     def load() -> None:
         worker.loaded.wait()
@@ -70,18 +60,9 @@ def create_app(
 
     return Starlette(
         lifespan=lifespan,
-        routes=[
-            Route(PATHS[0], endpoints.chat, methods=["POST"]),
-            Route(PATHS[1], endpoints.completions, methods=["POST"]),
-            Route(PATHS[2], endpoints.models),
-            Route(PATHS[2] + "/{model:path}", endpoints.model),
-            Route(PATHS[3], endpoints.skills),
-            Route(PATHS[4], endpoints.health),
-            Route(PATHS[5], endpoints.metrics),
-            Route(PATHS[6], endpoints.lora_adapters),
-        ],
+        routes=routes,
         middleware=[
-            Middleware(Watch, service=service),
+            Middleware(Watch, service=service, paths=[route.path for route in routes]),
             Middleware(Guard, host=settings.host, hosts=settings.hosts, token=settings.token),
         ],
         exception_handlers={
@@ -95,13 +76,31 @@ def create_app(
     )
 
 
+def routes_of(endpoints: Endpoints) -> list[Route]:
+    """Every path that is served."""
+    return [
+        Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
+        Route("/v1/completions", endpoints.completions, methods=["POST"]),
+        Route("/v1/responses", endpoints.responses, methods=["POST"]),
+        Route("/v1/messages", endpoints.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", endpoints.count_tokens, methods=["POST"]),
+        Route("/v1/models", endpoints.models),
+        Route("/v1/models/{model:path}", endpoints.model),
+        Route("/v1/skills", endpoints.skills),
+        Route("/health", endpoints.health),
+        Route("/metrics", endpoints.metrics),
+        Route("/lora-adapters", endpoints.lora_adapters),
+    ]
+
+
 class Watch:
     """ASGI middleware that counts requests by path and status, and logs each when it has ended."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, paths: Sequence[str]) -> None:
         self._app = app
         self._metrics = service.metrics
         self._log = service.settings.log
+        self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -125,7 +124,7 @@ class Watch:
 
     def _count(self, path: str, status: int) -> None:
         # Only known paths: a client must not be able to make up labels.
-        path = path if path in PATHS else "other"
+        path = path if path in self._paths else "other"
         self._metrics.requests.add(1, path=path, status=str(status))
         if status >= 400:
             self._metrics.errors.add(1, code=str(status))
@@ -133,18 +132,19 @@ class Watch:
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), error.status, error.headers())
+    return JSONResponse(error_body(request.url.path, error), error.status, error.headers())
 
 
 async def _skillc_error(request: Request, error: Exception) -> Response:
-    return JSONResponse(ApiError(503, str(error), code="internal_error").body(), 503)
+    return await _api_error(request, ApiError(503, str(error), code="internal_error"))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
     problem = ApiError(error.status_code, f"{where}: {error.detail}", code="no_such_endpoint")
-    return JSONResponse(problem.body(), error.status_code, dict(error.headers or {}))
+    body = error_body(request.url.path, problem)
+    return JSONResponse(body, error.status_code, dict(error.headers or {}))
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -153,4 +153,4 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     # Starlette raises it again after this answer, and the server's log has the traceback.
-    return JSONResponse(ApiError(500, "internal error", code="internal_error").body(), 500)
+    return await _api_error(request, ApiError(500, "internal error", code="internal_error"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from itertools import starmap
 from time import perf_counter
 from typing import Any
@@ -17,12 +16,16 @@ from starlette.types import Receive, Scope, Send
 
 from skillc_compiler.lock import LockedSkill
 from skillc_runtime.answers import CHAT, TEXT, CompletionWriter
+from skillc_runtime.anthropic_answer import MessagesWriter
+from skillc_runtime.anthropic_request import messages_to_chat
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.elision import KnownSkill
 from skillc_runtime.fields import Body, parse_body
 from skillc_runtime.log import FACTS
 from skillc_runtime.names import unknown_model
 from skillc_runtime.reply import Delta
+from skillc_runtime.responses_answer import ResponsesWriter
+from skillc_runtime.responses_request import responses_to_chat
 from skillc_runtime.running import Running, unless_gone
 from skillc_runtime.service import Prepared, Service
 from skillc_runtime.skill_set import ATTACHED_HEADER
@@ -57,13 +60,41 @@ class Endpoints:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        write = partial(CompletionWriter, CHAT)
-        return await self._answer(request, write, self._service.prepare_chat)
+        return await self._answer(
+            request,
+            lambda running, _: CompletionWriter(CHAT, running),
+            self._service.prepare_chat,
+        )
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions"""
-        write = partial(CompletionWriter, TEXT)
-        return await self._answer(request, write, self._service.prepare_completion)
+        return await self._answer(
+            request,
+            lambda running, _: CompletionWriter(TEXT, running),
+            self._service.prepare_completion,
+        )
+
+    async def responses(self, request: Request) -> Response:
+        """POST /v1/responses"""
+        return await self._answer(
+            request,
+            ResponsesWriter,
+            lambda body, headers: self._service.prepare_chat(responses_to_chat(body), headers),
+        )
+
+    async def messages(self, request: Request) -> Response:
+        """POST /v1/messages"""
+        return await self._answer(
+            request,
+            lambda running, _: MessagesWriter(running),
+            lambda body, headers: self._service.prepare_chat(messages_to_chat(body), headers),
+        )
+
+    async def count_tokens(self, request: Request) -> Response:
+        """POST /v1/messages/count_tokens"""
+        body = messages_to_chat(parse_body(await request.body()), counting=True)
+        prepared = await run_in_threadpool(self._service.prepare_chat, body, request.headers)
+        return JSONResponse({"input_tokens": sum(map(len, prepared.prompts))})
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models"""
@@ -119,7 +150,7 @@ class Endpoints:
     async def _answer(
         self,
         request: Request,
-        write: Callable[[Running], Writer],
+        write: Callable[[Running, Body], Writer],
         prepare: Callable[[Body, Headers], Prepared],
     ) -> Response:
         arrived = perf_counter()
@@ -133,7 +164,7 @@ class Endpoints:
             running.stop()
             request.scope[FACTS].update(running.facts())
 
-        writer = write(running)
+        writer = write(running, body)
         try:
             if prepared.stream:
                 return await self._streamed(request, writer, headers, end)
@@ -210,7 +241,7 @@ class Endpoints:
             "base": registry.name,
             "verdict": locked.verdict,
             "source": locked.source,
-            # Of the file as it is now, for clients to tell whether theirs is the same: null when the
+            # Of the file as it is now, for clients to compare with theirs: null when the
             # adapter does not stand for it.
             "file_sha256": known.file_sha256 if known else None,
             "description": known.description if known else None,

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skillc_runtime.api_error import ApiError
+from skillc_runtime.api_error import ApiError, error_body
 
 MAX_BODY = 8 << 20
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -22,7 +22,7 @@ OPEN_PATHS = ("/health",)
 
 
 class Guard:
-    """ASGI middleware; refuses with an error in OpenAI's shape."""
+    """ASGI middleware; refuses with an error in the shape of the API that was asked."""
 
     def __init__(
         self, app: ASGIApp, *, host: str, hosts: Sequence[str] = (), token: str | None = None
@@ -42,7 +42,7 @@ class Guard:
         try:
             self._check(scope)
         except ApiError as error:
-            response = JSONResponse(error.body(), error.status, error.headers())
+            response = JSONResponse(error_body(scope["path"], error), error.status, error.headers())
             await response(scope, receive, send)
             return
         await self._app(scope, bounded(receive), send)
@@ -57,6 +57,7 @@ class Guard:
                 raise ApiError(403, "pages of other sites may not ask", code="origin_not_allowed")
         if self._token is not None and scope["path"] not in OPEN_PATHS:
             given = headers.get("authorization", "").removeprefix("Bearer ")
+            given = given or headers.get("x-api-key", "")
             if not hmac.compare_digest(given.encode(), self._token.encode()):
                 raise ApiError(401, "a valid API key is needed", code="invalid_api_key")
         length = headers.get("content-length", "0")
