@@ -11,8 +11,8 @@ from skillc_runtime.adapters import SetKey
 if TYPE_CHECKING:
     from skillc_runtime.task import Task
 
-# Beginnings are taken over in whole chunks. Where an engine is not repeatable prompts are decoded
-# in these chunks too, because kernels round otherwise for other numbers of tokens.
+# An engine that is not repeatable decodes prompts in these chunks and takes beginnings over in
+# them, because its kernels round otherwise for other numbers of tokens.
 CHUNK = 64
 
 
@@ -45,13 +45,13 @@ class Slot:
     task: Task | None = None
     used: int = 0
 
-    def shared(self, origin: Origin, tokens: Sequence[int]) -> int:
-        """How many leading tokens need no decoding: whole chunks, always fewer than all."""
+    def shared(self, origin: Origin, tokens: Sequence[int], step: int) -> int:
+        """How many leading tokens need no decoding: a multiple of `step`, fewer than all."""
         most = min(self.solid, len(self.tokens), len(tokens) - 1)
         agree = self.origin.agrees(origin)
         if agree is not None:
             most = min(most, agree)
-        return common(self.tokens, tokens, most // CHUNK * CHUNK)
+        return common(self.tokens, tokens, most) // step * step
 
     def cut(self, size: int) -> None:
         """Keep the first `size` tokens."""
@@ -60,8 +60,9 @@ class Slot:
 
 
 def common(left: Sequence[int], right: Sequence[int], most: int) -> int:
-    """Length in whole chunks, `most` or less, of what both begin with."""
+    """Length, `most` or less, of what both begin with."""
     for at in range(0, most, CHUNK):
-        if list(left[at : at + CHUNK]) != list(right[at : at + CHUNK]):
-            return at
+        end = min(at + CHUNK, most)
+        if list(left[at:end]) != list(right[at:end]):
+            return next(i for i in range(at, end) if left[i] != right[i])
     return most

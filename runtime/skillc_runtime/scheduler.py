@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,7 +20,7 @@ from skillc_runtime.cells import Cells
 from skillc_runtime.context import BATCH, Context, Entry
 from skillc_runtime.events import Failed
 from skillc_runtime.llama import Vocab
-from skillc_runtime.resident import CHUNK
+from skillc_runtime.resident import CHUNK, Slot
 from skillc_runtime.slots import Slots
 from skillc_runtime.task import Task
 
@@ -125,6 +125,12 @@ class Scheduler:
         """Something else has the context: answers on their way start over when it is back."""
         self.attached = None
         self.slots.lose()
+
+    def forget(self, which: Callable[[Slot], bool] = lambda slot: True) -> None:
+        """Drop what earlier answers left in the cache, as far as `which` says so."""
+        for slot in self.slots:
+            if slot.task is None and which(slot):
+                self.slots.forget(slot)
 
     def admit(self) -> None:
         """Begin waiting tasks, in order, as long as there is room for them."""

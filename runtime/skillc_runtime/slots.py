@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from skillc_runtime.cells import Cells
 from skillc_runtime.context import Context
-from skillc_runtime.resident import Slot
+from skillc_runtime.resident import CHUNK, Slot
 from skillc_runtime.task import Task
 
 _MARGIN = 64
 """Cells kept back for one batch beside what is promised."""
+_LITTLE = 16
+"""So many tokens a sequence may lose when another answer goes on with it; else it stays."""
 
 
 class Slots:
@@ -41,7 +43,8 @@ class Slots:
         if not idle or (promised and promised + task.most > self._room):
             return False
         source, start = self._nearest(task)
-        if start and source.task is None and (2 * start >= len(source.tokens) or len(idle) == 1):
+        continued = len(source.tokens) - start <= _LITTLE or self._context.recurrent
+        if start and source.task is None and (continued or len(idle) == 1):
             start = self._cut(source, start)
             target = source
         else:
@@ -84,7 +87,8 @@ class Slots:
         def rank(slot: Slot) -> tuple[int, bool, int]:
             return shared[slot.number], slot.task is None, slot.used
 
-        shared = {slot.number: slot.shared(task.origin, task.tokens) for slot in self._all}
+        step = 1 if self._cells.ordered else CHUNK
+        shared = {slot.number: slot.shared(task.origin, task.tokens, step) for slot in self._all}
         best = max(self._all, key=rank)
         return best, shared[best.number]
 

@@ -120,7 +120,7 @@ def test_cells_written_anew_give_the_same(
     monkeypatch.setattr(engine.scheduler.slots, "compact", lambda: times.append(written()))
     asked = [Asked(engine, *spec) for spec in specs]
     finish(engine)
-    assert len(times) > 2
+    assert len(times) > 1
     assert [one.choices for one in asked] == [alone(cold, *spec) for spec in specs]
 
 
@@ -258,7 +258,7 @@ def test_answer_is_part_of_the_next_prompts_beginning(
     more = [*tokens, *(choice.token for choice in first.choices), 7, 8]
     second = Asked(engine, more, adapters[:1])
     finish(engine)
-    assert second.cached == 2 * CHUNK
+    assert second.cached == len(more) - 3  # the last token of an answer is never decoded
     assert second.choices == alone(cold, more, adapters[:1])
 
 
