@@ -203,7 +203,7 @@ class Running:
         if isinstance(error, AdapterError):
             return unusable(str(error))
         code = "engine_error" if isinstance(error, ServeError) else "internal_error"
-        return ApiError(503, str(error), code=code)
+        return ApiError(503, str(error), code=code, retry_after=getattr(error, "retry_after", None))
 
 
 async def unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:

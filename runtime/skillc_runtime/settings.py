@@ -18,6 +18,7 @@ class ServeSettings:
     folder with skillc.lock (None: no skills).  `port` 0 takes a free one.  `token` is the API key
     that clients must send; without one only this machine may be listened on.  `alive` says in one
     line what else that serving depends on has died (None: nothing); /health is then a 503.
+    `in_process` runs the engine in this process: a native crash then ends it.
     `log` gets one line of JSON for each request once it has ended (None: nothing is logged).
     """
 
@@ -35,5 +36,6 @@ class ServeSettings:
     max_waiting: int = 32
     ping_seconds: float = 5.0
     stop_seconds: float = 5.0
+    in_process: bool = False
     log: Callable[[str], None] | None = None
     alive: Callable[[], str | None] | None = None

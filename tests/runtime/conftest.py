@@ -72,7 +72,14 @@ def fill(folder: ProjectFolder) -> ProjectFolder:
 
 def settings_for(project: ProjectFolder, **changes: Any) -> ServeSettings:
     """A server of the project on a free port."""
-    values = {"project": project.root, "port": 0, "n_threads": 1, "stop_seconds": 1.0, **changes}
+    values = {
+        "project": project.root,
+        "port": 0,
+        "n_threads": 1,
+        "stop_seconds": 1.0,
+        "in_process": True,
+        **changes,
+    }
     return ServeSettings(project.base.path, **values)
 
 
