@@ -20,6 +20,7 @@ from skillc_runtime.api_error import ApiError, error_body
 from skillc_runtime.endpoints import Endpoints
 from skillc_runtime.guard import Guard
 from skillc_runtime.log import FACTS, log_line
+from skillc_runtime.lora_endpoints import LoraEndpoints
 from skillc_runtime.registry import Registry
 from skillc_runtime.running import ClientGoneError
 from skillc_runtime.service import Service
@@ -38,7 +39,7 @@ def create_app(
     `on_ready` is called once the base is loaded and its adapters are verified, or failed to.
     """
     service = Service(worker, registry, settings)
-    routes = routes_of(Endpoints(service))
+    routes = routes_of(service)
 
     def load() -> None:
         worker.loaded.wait()
@@ -76,8 +77,9 @@ def create_app(
     )
 
 
-def routes_of(endpoints: Endpoints) -> list[Route]:
+def routes_of(service: Service) -> list[Route]:
     """Every path that is served."""
+    endpoints, lora = Endpoints(service), LoraEndpoints(service)
     return [
         Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
         Route("/v1/completions", endpoints.completions, methods=["POST"]),
@@ -89,7 +91,11 @@ def routes_of(endpoints: Endpoints) -> list[Route]:
         Route("/v1/skills", endpoints.skills),
         Route("/health", endpoints.health),
         Route("/metrics", endpoints.metrics),
-        Route("/lora-adapters", endpoints.lora_adapters),
+        Route("/lora-adapters", lora.listed),
+        Route("/lora-adapters", lora.set_scales, methods=["POST"]),
+        Route("/v1/load_lora_adapter", lora.load, methods=["POST"]),
+        Route("/v1/unload_lora_adapter", lora.unload, methods=["POST"]),
+        Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
     ]
 
 

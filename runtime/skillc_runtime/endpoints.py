@@ -20,7 +20,7 @@ from skillc_runtime.anthropic_answer import MessagesWriter
 from skillc_runtime.anthropic_request import messages_to_chat
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.elision import KnownSkill
-from skillc_runtime.fields import Body, parse_body
+from skillc_runtime.fields import Body, parse_body, text
 from skillc_runtime.log import FACTS
 from skillc_runtime.names import unknown_model
 from skillc_runtime.reply import Delta
@@ -113,11 +113,14 @@ class Endpoints:
         """GET /v1/skills"""
         return JSONResponse({"object": "list", "data": await run_in_threadpool(self._skills)})
 
-    async def lora_adapters(self, request: Request) -> Response:
-        """GET /lora-adapters, as llama-server answers: the numbers that `lora` in a body takes."""
-        registry = self._service.registry
-        found = await run_in_threadpool(registry.ids)
-        return JSONResponse([{"id": i, "path": name, "scale": 0.0} for i, name in enumerate(found)])
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings: a clear no, for a base that writes text has no use as one."""
+        body = parse_body(await request.body())
+        model = text(body, "model")
+        await run_in_threadpool(self._service.registry.resolve, model)
+        name = self._service.registry.name
+        line = f"{name} writes text and gives no embeddings; use a model made for them"
+        raise ApiError(400, line, code="embeddings_not_supported", param="model")
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 only when requests can be answered."""

@@ -12,12 +12,17 @@ from skillc_runtime.api_error import ApiError, invalid
 Body = Mapping[str, Any]
 
 
-def parse_body(data: bytes) -> dict[str, Any]:
-    """The JSON object of a request; ApiError 400 when it is none."""
+def parse_json(data: bytes) -> Any:
+    """The JSON value of a request; ApiError 400 when it is none."""
     try:
-        body = json.loads(data, parse_constant=_refuse)
+        return json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+
+
+def parse_body(data: bytes) -> dict[str, Any]:
+    """The JSON object of a request; ApiError 400 when it is none."""
+    body = parse_json(data)
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
     return body

@@ -17,6 +17,7 @@ from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.elision import KnownSkill
 from skillc_runtime.names import MAX_SKILLS, Wanted, check_set, from_model, unknown_model
+from skillc_runtime.runtime_adapters import RuntimeAdapters
 from skillc_runtime.skill_set import Member, SkillSet
 
 if TYPE_CHECKING:
@@ -57,13 +58,34 @@ class Registry:
         self._known: dict[tuple[str, str, str], tuple[_Stamp | None, KnownSkill | None]] = {}
         self._problems: dict[str, tuple[LockedSkill, str]] = {}
         self._refused: dict[str, str] = {}
+        self._loaded = RuntimeAdapters(self._store, self.name)
+        self._defaults: tuple[Wanted, ...] = ()
         self._turn = threading.Lock()
 
     def skills(self) -> Mapping[str, LockedSkill]:
-        """The lock's skills; empty when there is no usable lock."""
+        """The lock's skills, none when there is no usable lock, and what clients loaded."""
         with self._turn:
-            lock = self._refresh().lock
-            return lock.skills if lock else {}
+            return {**_skills(self._refresh()), **self._loaded.skills}
+
+    def load(self, name: str, path: str, *, in_place: bool = False) -> None:
+        """Serve an entry of the store as `name`, see `RuntimeAdapters.load`."""
+        with self._turn:
+            self._loaded.load(name, path, _skills(self._refresh()), in_place=in_place)
+
+    def unload(self, name: str) -> None:
+        """Serve what `load` added no more; ApiError when there is none."""
+        with self._turn:
+            self._loaded.unload(name, _skills(self._refresh()))
+
+    def defaults(self) -> dict[str, float]:
+        """The skills, and their scales, of requests for the base that name none."""
+        served = self.ids()
+        return {skill.name: skill.scale for skill in self._defaults if skill.name in served}
+
+    def set_defaults(self, wanted: Sequence[Wanted]) -> None:
+        """Attach `wanted` to requests for the base that name no skills; ApiError as `resolve`."""
+        self.resolve(self.name, wanted)
+        self._defaults = tuple(skill for skill in wanted if skill.scale)
 
     def ids(self) -> list[str]:
         """The skills that can be asked for, sorted: a skill's place is its number for clients
@@ -90,6 +112,8 @@ class Registry:
         """
         named = from_model(model, self.name)
         wanted = named if asked is None else asked
+        if asked is None and not named:
+            wanted = [Wanted(name, scale) for name, scale in self.defaults().items()]
         check_set(wanted)
         with self._turn:
             snapshot = self._refresh()
@@ -182,9 +206,11 @@ class Registry:
         return self._snapshot
 
     def _find(self, name: str, model: str, snapshot: _Snapshot) -> LockedSkill:
+        if name in self._loaded.skills:
+            return self._loaded.skills[name]
         if snapshot.problem:
             raise unusable(snapshot.problem)
-        skills = snapshot.lock.skills if snapshot.lock else {}
+        skills = _skills(snapshot)
         if name not in skills:
             known = ", ".join(sorted(skills)[:20]) or "none yet; run skillc build"
             raise unknown_model(model, f"no skill {name[:100]!r} (skills: {known})")
@@ -259,6 +285,10 @@ class Registry:
         if stamp is not None:
             self._stored[locked.key] = (stamp, stored)
         return stored
+
+
+def _skills(snapshot: _Snapshot) -> Mapping[str, LockedSkill]:
+    return snapshot.lock.skills if snapshot.lock else {}
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -18,6 +18,7 @@ class ServeSettings:
     folder with skillc.lock (None: no skills).  `port` 0 takes a free one.  `token` is the API key
     that clients must send; without one only this machine may be listened on.  `alive` says in one
     line what else that serving depends on has died (None: nothing); /health is then a 503.
+    `lora_loading` lets clients load and unload adapters of the project's store.
     `in_process` runs the engine in this process: a native crash then ends it.
     `log` gets one line of JSON for each request once it has ended (None: nothing is logged).
     """
@@ -35,6 +36,7 @@ class ServeSettings:
     max_tokens: int = 1024  # of an answer whose request does not say
     max_waiting: int = 32
     ping_seconds: float = 5.0
+    lora_loading: bool = False
     stop_seconds: float = 5.0
     in_process: bool = False
     log: Callable[[str], None] | None = None

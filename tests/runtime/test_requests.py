@@ -162,7 +162,7 @@ def test_context_code_only_when_history_is_too_long(shared: Client) -> None:
 
 
 def test_unknown_places_and_methods(shared: Client) -> None:
-    for path, status in (("/", 404), ("/v1/embeddings", 404), ("/v1/chat/completions", 405)):
+    for path, status in (("/", 404), ("/v1/embedding", 404), ("/v1/chat/completions", 405)):
         reply = shared.send(path)
         assert (reply.status, reply.error["code"]) == (status, "no_such_endpoint")
 

@@ -20,6 +20,11 @@ from skillc_runtime.settings import ServeSettings
 @click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
 @click.option("--log", is_flag=True, help="Write a line of JSON to stderr for each request.")
 @click.option(
+    "--lora-loading",
+    is_flag=True,
+    help="Let clients load and unload adapters of the project's store (vLLM's endpoints).",
+)
+@click.option(
     "--upstream",
     metavar="URL",
     help="Let this vLLM server, which serves the same base, compute the answers.",
@@ -37,6 +42,7 @@ def command(
     name: str | None,
     api_key: str | None,
     log: bool,
+    lora_loading: bool,
     upstream: str | None,
     upstream_model: str | None,
     upstream_key: str | None,
@@ -75,6 +81,7 @@ def command(
         token=api_key,
         n_ctx=ctx,
         n_threads=threads,
+        lora_loading=lora_loading,
         log=(lambda line: click.echo(line, err=True)) if log else None,
     )
 
