@@ -137,7 +137,7 @@ def llama_logits(gguf: Path, prompts: Sequence[Sequence[int]]) -> list[Logits]:
     model = Model(gguf)
     try:
         longest = max(map(len, prompts))
-        context = Context(model, n_ctx=longest + 8, n_threads=1, sequences=1, exact=True)
+        context = Context(model, cells=longest + 8, n_threads=1, sequences=1, exact=True)
         try:
             found = []
             for prompt in prompts:
