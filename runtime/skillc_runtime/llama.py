@@ -112,6 +112,12 @@ class Vocab:
             count = lib.llama_tokenize(self.handle, data, len(data), ids, -count, False, special)
         return list(ids[:count])
 
+    @cached_property
+    def adds_space(self) -> bool:
+        """Whether `tokenize` puts a space in front of a text, as SentencePiece mostly does."""
+        first, *_ = self.tokenize("a", special=False)
+        return self.spelling(first).startswith(b" ")
+
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to an answer; may end inside a character.
 

@@ -13,6 +13,7 @@ import secrets
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, Protocol
 
 from jinja2 import TemplateError, nodes
@@ -21,6 +22,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from skillc_compiler.errors import BaseModelError, ServeError
+from skillc_compiler.pieces import encode_pieces
 
 _MAX_DEPTH = 64
 
@@ -31,7 +33,12 @@ class Vocabulary(Protocol):
     @property
     def control_texts(self) -> tuple[str, ...]: ...
 
+    @property
+    def adds_space(self) -> bool: ...
+
     def tokenize(self, text: str, *, special: bool) -> list[int]: ...
+
+    def is_control(self, token: int) -> bool: ...
 
     def special(self, name: str) -> str: ...
 
@@ -75,10 +82,15 @@ class ChatTemplate:
         except Exception as error:  # a template is a program: anything may go wrong in it
             reason = " ".join(str(error).split()) or type(error).__name__
             raise MessagesError(f"the chat template cannot take this: {reason}") from error
-        tokens: list[int] = []
-        for part, foreign in marks.split(text + continuation):
-            tokens += self._vocab.tokenize(part, special=not foreign)
-        return tokens
+        plain = partial(self._vocab.tokenize, special=False)
+        special = partial(self._vocab.tokenize, special=True)
+        parts = marks.split(text + continuation)
+        pieces = encode_pieces(
+            [(part, plain if foreign else special) for part, foreign in parts],
+            adds_space=self._vocab.adds_space,
+            is_control=self._vocab.is_control,
+        )
+        return [token for ids in pieces for token in ids]
 
 
 class Marks:

@@ -94,9 +94,11 @@ def test_a_small_step_lowers_the_loss_on_the_text(base: Base) -> None:
 
 def test_the_text_is_read_where_the_template_puts_a_system_message(base: Base) -> None:
     writer = open_writer(base)
-    frame = writer.tokenizer.decode(writer._prefix, skip_special_tokens=False)
+    prefix, own = writer._prompt.reading("Use it.")
+    frame = writer.tokenizer.decode(prefix, skip_special_tokens=False)
     names = stand_in.SPECIALS[stand_in.KINDS[base.name][2]]
     assert frame.replace(" ", "") == f"{names[1]}system\n"
+    assert writer.tokenizer.decode([*prefix, *own]).endswith("system\nUse it.")
 
 
 def test_a_writer_for_another_shape_is_refused(base: Base, tmp_path: Path) -> None:

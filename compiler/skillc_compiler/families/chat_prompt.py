@@ -11,6 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.gguf_base import read_base_info
+from skillc_compiler.pieces import control_ids, encode_pieces, puts_space
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,6 +32,7 @@ class ChatPrompt:
     ) -> None:
         """`tokens` are the values of bos_token and eos_token. CompilerError for no template."""
         self._tokenizer, self._tokens = tokenizer, dict(tokens)
+        self._adds_space, self._control = puts_space(tokenizer), control_ids(tokenizer)
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
         try:
@@ -51,8 +53,11 @@ class ChatPrompt:
             (_, system), (role, content), *rest = messages
             return self._ids([(role, f"{system}\n\n{content}"), *rest])
 
-    def opening(self) -> list[int]:
-        """The tokens in front of a system message, or of a user's where there is no such role."""
+    def reading(self, content: str) -> tuple[list[int], list[int]]:
+        """The tokens in front of a system message (a user's where there is no such role), its own.
+
+        CompilerError when the template shows neither.
+        """
         mark = _mark()
         for first in ([("system", mark), ("user", "?")], [("user", mark)]):
             try:
@@ -60,19 +65,19 @@ class ChatPrompt:
             except CompilerError:
                 continue
             if mark in text:
-                return self._encode(text.partition(mark)[0])
+                frame, own = self._encode([text.partition(mark)[0], content])
+                return frame, own
         raise CompilerError("the chat template shows neither system nor user messages")
 
     def _ids(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         marks = [_mark() for _ in messages]
         framed = [(role, mark) for (role, _), mark in zip(messages, marks, strict=True)]
         text = self._text(framed)
-        ids: list[int] = []
+        pieces: list[str] = []
         for (_, content), mark in zip(messages, marks, strict=True):
             frame, found, text = text.partition(mark)
-            ids += self._encode(frame)
-            ids += self._encode(content) if found else []
-        return ids + self._encode(text)
+            pieces += [frame, content if found else ""]
+        return [token for ids in self._encode([*pieces, text]) for token in ids]
 
     def _text(self, messages: Sequence[tuple[str, str]]) -> str:
         try:
@@ -85,8 +90,15 @@ class ChatPrompt:
         except Exception as error:  # a template is a program: anything may go wrong in it
             raise CompilerError(f"the chat template cannot take this: {error}") from error
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else []
+    def _encode(self, pieces: Sequence[str]) -> list[list[int]]:
+        def encode(text: str) -> list[int]:
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+        return encode_pieces(
+            [(piece, encode) for piece in pieces],
+            adds_space=self._adds_space,
+            is_control=self._control.__contains__,
+        )
 
 
 def base_prompt(base: Base, tokenizer: Tokenizer) -> ChatPrompt:

@@ -51,8 +51,7 @@ class Writer:
         self.host, self.tokenizer = Host(model), tokenizer
         self.net = net.to(self.host.device)
         self._taps = Taps(self.host, net.config.sites)
-        # The text is read where the base's chat template puts a system message.
-        self._prefix = base_prompt(base, tokenizer).opening()
+        self._prompt = base_prompt(base, tokenizer)
 
     @staticmethod
     def load(base: Base, config: dict[str, Any]) -> Writer:
@@ -125,8 +124,9 @@ class Writer:
 
         Texts over one chunk are read in overlapping chunks whose memories add up.
         """
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        parts = [self.net(self.read(self._prefix + chunk)) for chunk in _chunks(ids)]
+        # It is read where the base's chat template puts a system message.
+        prefix, ids = self._prompt.reading(text)
+        parts = [self.net(self.read(prefix + chunk)) for chunk in _chunks(ids)]
         return {
             layer: (
                 torch.cat([part[site][0][0] for part in parts]),
