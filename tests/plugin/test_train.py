@@ -32,6 +32,31 @@ def test_options_reach_the_trainer(
     assert calls == [(stage, ("nano", out), {"texts": (texts,), "seed": 3, "minutes": 1.5})]
 
 
+def test_a_base_has_a_trainer_of_its_own(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def record(name: str) -> Any:
+        return lambda *args, **options: calls.append((name, args, options))
+
+    trainer = SimpleNamespace(train_writer=record("train"), export_writer=record("export"))
+    monkeypatch.setattr(train_verb, "writer_trainer", lambda: trainer)
+    out = tmp_path / "out"
+    out.mkdir()
+    assert run("train", "compiler", "--base", "tiny", "--out", out, "--seed", "3").code == 0
+    assert run("train", "export", "--base", "tiny", "--out", out, "--force").code == 0
+    given = {"texts": (), "seed": 3, "minutes": 0.0}
+    assert calls == [
+        ("train", ("tiny", "writer", out), given),
+        ("export", ("tiny", out), {"force": True}),
+    ]
+    done = run("train", "export", "--out", out, "--force")
+    assert (done.code, "--force has no meaning without --base" in done.err) == (2, True)
+    done = run("train", "export", "--base", "tiny", "--recipe", "nano", "--out", out)
+    assert (done.code, "DIR knows its recipe" in done.err) == (2, True)
+
+
 def test_without_torch(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in [name for name in sys.modules if name.startswith("skillc_compiler.train")]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,6 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path, file_okay=False),
             help="Folder of the checkpoints and of the result.",
         ),
-        click.option(
-            "--recipe",
-            default="nano",
-            show_default=True,
-            metavar="NAME",
-            help="A shipped recipe, or the path of a TOML file.",
-        ),
     ):
         function = option(function)
     return function
@@ -57,6 +51,13 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @command.command("base")
 @options
+@click.option(
+    "--recipe",
+    default="nano",
+    show_default=True,
+    metavar="NAME",
+    help="A shipped recipe, or the path of a TOML file.",
+)
 def base(*, recipe: str, out: Path, texts: tuple[Path, ...], minutes: float, seed: int) -> int:
     """Train the base model of a recipe from scratch."""
     trainer().train_base(recipe, out, texts=texts, seed=seed, minutes=minutes)
@@ -65,14 +66,44 @@ def base(*, recipe: str, out: Path, texts: tuple[Path, ...], minutes: float, see
 
 @command.command("compiler")
 @options
-def compiler(*, recipe: str, out: Path, texts: tuple[Path, ...], minutes: float, seed: int) -> int:
-    """Train the compiler of a recipe, with the base that `train base` left in DIR."""
-    trainer().train_compiler(recipe, out, texts=texts, seed=seed, minutes=minutes)
+@click.option(
+    "--base",
+    "name",
+    metavar="NAME",
+    help="Train a writer for this base, which stays as it is.  [default: a recipe's own base]",
+)
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="A shipped recipe, or the path of a TOML file.  [default: nano; with --base: writer]",
+)
+def compiler(
+    *,
+    name: str | None,
+    recipe: str | None,
+    out: Path,
+    texts: tuple[Path, ...],
+    minutes: float,
+    seed: int,
+) -> int:
+    """Train a compiler: a recipe's, jointly with its base, or a writer for any base.
+
+    Without --base it goes on from the base that `train base` left in DIR. With it the base is
+    frozen; 'accelerate launch -m skillc train compiler --base NAME ...' trains on several devices.
+    """
+    if name is None:
+        trainer().train_compiler(recipe or "nano", out, texts=texts, seed=seed, minutes=minutes)
+    else:
+        writer_trainer().train_writer(
+            name, recipe or "writer", out, texts=texts, seed=seed, minutes=minutes
+        )
     return 0
 
 
 @command.command("export")
-@click.option("--recipe", default="nano", show_default=True, metavar="NAME")
+@click.option("--base", "name", metavar="NAME", help="The base that DIR's writer was trained for.")
+@click.option("--recipe", metavar="NAME", help="The recipe, without --base.  [default: nano]")
+@click.option("--force", is_flag=True, help="With --base: replace the compiler that it has.")
 @click.option(
     "--out",
     required=True,
@@ -80,21 +111,38 @@ def compiler(*, recipe: str, out: Path, texts: tuple[Path, ...], minutes: float,
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder of the checkpoints.",
 )
-def export(*, recipe: str, out: Path) -> int:
-    """Write base.gguf and the compiler's files to DIR/export, as `train compiler` does at its end.
+def export(*, name: str | None, recipe: str | None, force: bool, out: Path) -> int:
+    """Turn what was trained into what is used.
 
-    Copied to $SKILLC_HOME/bases/NAME/ they are a base that build and serve find by its name.
+    With --base the writer becomes that base's compiler. Without, base.gguf and the compiler's files
+    go to DIR/export, as `train compiler` does at its end; copied to $SKILLC_HOME/bases/NAME/ they
+    are a base that build and serve find by its name.
     """
-    trainer().export_pair(recipe, out)
+    if name is not None:
+        if recipe is not None:
+            raise click.UsageError("--recipe has no meaning with --base: DIR knows its recipe")
+        writer_trainer().export_writer(name, out, force=force)
+    elif force:
+        raise click.UsageError("--force has no meaning without --base")
+    else:
+        trainer().export_pair(recipe or "nano", out)
     return 0
 
 
 def trainer() -> Any:
-    """The trainer's module; CompilerError without torch."""
+    """The trainer of a recipe's pair; CompilerError without torch."""
+    return needing_torch("skillc_compiler.train.cli")
+
+
+def writer_trainer() -> Any:
+    """The trainer of writers for any base; CompilerError without torch."""
+    return needing_torch("skillc_compiler.train_base.cli")
+
+
+def needing_torch(module: str) -> Any:
     try:
-        from skillc_compiler.train import cli
+        return import_module(module)
     except ImportError as error:
         raise CompilerError(
             f"{error.name or 'torch'} is not installed: pip install 'skillc[compiler]'"
         ) from error
-    return cli
