@@ -10,6 +10,7 @@ import click
 from skillc.cli import Start
 from skillc.project import SKILLS_FOLDER, Project
 from skillc.settings import SETTINGS_FILE, TEMPLATE, has_tool_table
+from skillc.verbs.init_opencode import command as opencode
 from skillc_compiler.errors import ProjectError
 
 STARTER = """\
@@ -24,14 +25,19 @@ description: What this skill is about, and when to use it. One or two sentences.
 """
 
 
-@click.command("init")
+@click.group("init", invoke_without_command=True)
 @click.option("--skill", "name", metavar="NAME", help="Also start a skill called NAME.")
-@click.pass_obj
-def command(start: Start, name: str | None) -> int:
+@click.pass_context
+def command(ctx: click.Context, name: str | None) -> int:
     """Make this folder a skillc project.
 
-    Writes .skills/ and skillc.toml and touches nothing that is already there.
+    Writes .skills/ and skillc.toml and touches nothing that is already there. With 'opencode' it
+    makes OpenCode use the project's skills instead.
     """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    start = ctx.find_object(Start)
+    assert start is not None
     root = start.folder.resolve()
     for line in make(root, name):
         click.echo(line)
@@ -40,6 +46,9 @@ def command(start: Start, name: str | None) -> int:
     else:
         click.echo("next: run 'skillc build'")
     return 0
+
+
+command.add_command(opencode)
 
 
 def make(root: Path, name: str | None) -> list[str]:
