@@ -176,6 +176,7 @@ class Running:
             "prompt_tokens": usage.prompt,
             "cached_tokens": usage.cached,
             "tokens_elided": prepared.tokens_elided,
+            "text_tokens": self._service.text_tokens(prepared.skills),
             "completion_tokens": usage.completion,
             "ttft_ms": None if self.ttft is None else round(self.ttft * 1000, 3),
             "finish_reason": reasons[0] if len(reasons) == 1 else reasons,

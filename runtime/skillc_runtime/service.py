@@ -69,6 +69,7 @@ class Service:
         self.metrics = Metrics()
         self.verified = False
         self.started = int(time.time())
+        self._text_tokens: dict[str, int] = {}
 
     @property
     def engine(self) -> Engine:
@@ -94,6 +95,18 @@ class Service:
         """What an answer's events are collected in."""
         parser = self.dialect.parser(prepared.tools) if prepared.tools else None
         return Reply(self.engine.model.vocab, parser=parser, prefix=prepared.prefix)
+
+    def text_tokens(self, skills: SkillSet) -> dict[str, int]:
+        """The tokens that each adapter's skill would be as text; nothing unless there is a log."""
+        if self.settings.log is None or not skills.adapters:
+            return {}
+        known = self.registry.known()
+        for member in skills.members:
+            if member.hash not in self._text_tokens and member.name in known:
+                size = len(self.engine.tokenize(known[member.name].body))
+                self._text_tokens[member.hash] = size
+        served = [member for member in skills.members if member.ref is not None]
+        return {m.name: self._text_tokens[m.hash] for m in served if m.hash in self._text_tokens}
 
     def prepare_chat(self, body: Body, headers: Mapping[str, str]) -> Prepared:
         """Read a chat request; ApiError with the status that fits."""

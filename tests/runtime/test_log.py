@@ -7,9 +7,28 @@ import json
 from tests.runtime.conftest import Client, settings_for
 from tests.runtime.support import ProjectFolder, chat, wait_for
 
+from skillc_compiler.skill import read_skill
 from skillc_runtime.server import running
 
 SECRET = "marmalade"
+
+
+def test_the_session_and_what_text_would_have_cost(project: ProjectFolder) -> None:
+    lines: list[str] = []
+    with running(settings_for(project, log=lines.append)) as server:
+        client = Client(server)
+        client.chat(
+            chat("tiny:deploy+notes"),
+            headers={"X-Session-Id": "s" * 300, "X-Parent-Session-Id": "p"},
+        )
+        client.chat(chat("tiny"), headers={"session-id": "codex"})
+        wait_for(lambda: len(lines) == 2)
+        skill = read_skill(project.root / project.locked["deploy"].source)
+        size = len(server.worker.engine.tokenize(skill.body))
+    first, second = map(json.loads, lines)
+    assert (first["session"], first["parent"]) == ("s" * 100, "p")
+    assert first["text_tokens"] == {"deploy": size}
+    assert (second["session"], second["parent"], second["text_tokens"]) == ("codex", None, {})
 
 
 def test_one_line_a_request(project: ProjectFolder) -> None:
