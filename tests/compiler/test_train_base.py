@@ -106,7 +106,7 @@ def test_texts_that_are_cut_are_not_asked_about(tmp_path: Path) -> None:
     settings = load_recipe(str(tmp_path / "short.toml"))
     lesson = trainer.lessons_of(run.writer, settings, 0, ()).make(0, 0)
     assert lesson.asked == [] and lesson.recited is not None
-    assert len(lesson.text) == 40 + len(run.writer._prompt.reading('a')[0])
+    assert len(lesson.text) == 40 + len(run.writer._prompt.reading("a")[0])
     real = trainer.lessons_of(run.writer, settings, 0, ("Only `real` text here. " * 9,))
     assert any(
         "real" in run.writer.tokenizer.decode(real.make(0, place).text) for place in range(30)
