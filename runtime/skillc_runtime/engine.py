@@ -23,7 +23,7 @@ from skillc_runtime.context import Context
 from skillc_runtime.events import Answer, Event, Failed, Piece, Started
 from skillc_runtime.llama import Model
 from skillc_runtime.sampling import Row, Sampling
-from skillc_runtime.scheduler import Scheduler
+from skillc_runtime.scheduler import Counts, Scheduler
 from skillc_runtime.task import Task
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ class Engine:
         )
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def counts(self) -> Counts:
+        """What has been decoded so far."""
+        return self.scheduler.counts
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of `text`; control tokens only with `special`."""

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -17,8 +18,12 @@ from skillc_runtime.app import create_app
 from skillc_runtime.engine import Engine
 from skillc_runtime.guard import is_loopback
 from skillc_runtime.registry import Registry
+from skillc_runtime.remote import ProcessWorker
 from skillc_runtime.settings import ServeSettings
 from skillc_runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from skillc_compiler.gguf_base import BaseInfo
 
 _HEADER_LIMIT = 32 << 10
 _LAST_WORDS = 2  # seconds for answers that were cut short to say so
@@ -42,15 +47,7 @@ class Server:
         base = read_base_info(settings.base)
         self._socket = listen(settings.host, settings.port)
         self.url = url_of(self._socket)
-        self.worker = Worker(
-            lambda: Engine(
-                base,
-                n_ctx=settings.n_ctx,
-                n_threads=settings.n_threads,
-                max_adapters=settings.max_adapters,
-            ),
-            waiting=settings.max_waiting,
-        )
+        self.worker = make_worker(base, settings)
         self.registry = Registry(settings.project, base, settings.name)
         self.ready = threading.Event()
         self._on_ready = on_ready
@@ -116,6 +113,18 @@ class _Uvicorn(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def make_worker(base: BaseInfo, settings: ServeSettings) -> Worker:
+    """What answers: an engine in a process of its own, or in this one."""
+    options: dict[str, Any] = {
+        "n_ctx": settings.n_ctx,
+        "n_threads": settings.n_threads,
+        "max_adapters": settings.max_adapters,
+    }
+    if settings.in_process:
+        return Worker(lambda: Engine(base, **options), waiting=settings.max_waiting)
+    return ProcessWorker(base, options, waiting=settings.max_waiting)
 
 
 def serve(settings: ServeSettings, on_ready: Callable[[str], None] | None = None) -> None:

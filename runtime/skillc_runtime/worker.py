@@ -18,11 +18,32 @@ from skillc_runtime.task import Task
 
 log = logging.getLogger("skillc")
 
-__all__ = ["Failed", "Job", "QueueFullError", "Worker"]
+__all__ = ["Cancel", "Failed", "Job", "QueueFullError", "Worker"]
 
 
 class QueueFullError(ServeError):
     """As many requests wait as are allowed to."""
+
+
+class Cancel(threading.Event):
+    """Set when nobody waits for an answer any more; tells one other of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._teller: Callable[[], None] | None = None
+
+    def tell(self, teller: Callable[[], None]) -> None:
+        """Call `teller` when it is set."""
+        self._teller = teller
+        if self.is_set():
+            teller()
+
+    def set(self) -> None:
+        """Say that nobody waits."""
+        told = self.is_set()
+        super().set()
+        if self._teller is not None and not told:
+            self._teller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +57,7 @@ class Job:
     adapters: tuple[AdapterRef, ...]
     sampling: Sampling
     listener: Callable[[Event | Failed, float], None]
-    cancel: threading.Event = field(default_factory=threading.Event)
+    cancel: Cancel = field(default_factory=Cancel)
     tail_from: int | None = None
 
 
