@@ -110,7 +110,7 @@ def test_without_its_adapter_facts_are_unknown(encoder: Encoder) -> None:
 
 
 def test_steps_are_reproducible_and_differ(tokenizer: Tokenizer) -> None:
-    data = replace(load_recipe("nano").data, skills=4)
+    data = replace(load_recipe("nano").text.data, skills=4)
     feed = Feed(data, tokenizer.to_str(), (), 3)
     one, again, other = (make_step(feed, number, 1.0) for number in (5, 5, 6))
     assert torch.equal(one.batch.read.tokens, again.batch.read.tokens)
@@ -121,7 +121,7 @@ def test_steps_are_reproducible_and_differ(tokenizer: Tokenizer) -> None:
 
 
 def test_copy_steps_repeat_a_window(tokenizer: Tokenizer) -> None:
-    feed = Feed(load_recipe("nano").data, tokenizer.to_str(), (), 3, stage="copy")
+    feed = Feed(load_recipe("nano").text.data, tokenizer.to_str(), (), 3, stage="copy")
     rows = make_step(feed, 0, 0.5).batch.read
     width = 16 + 56
     assert torch.equal(rows.tokens[:, :width], rows.tokens[:, width : 2 * width])

@@ -44,6 +44,28 @@ _TRAIN: dict[str, Shape] = {
     "rake": lambda w, r, name, flags: f"bundle exec rake {w.word()}:{name}",
     "env": lambda w, r, name, flags: f"{w.joined('_', 1, 2).upper()}={w.word()} {w.tool()} {name}",
     "psql": lambda w, r, name, flags: f"psql -h {w.host()} -f {w.word()}/{name}.sql",
+    "cargo-run": lambda w, r, name, flags: f"cargo run -p {w.word()}-{name} --release{flags}",
+    "cargo-test": lambda w, r, name, flags: f"cargo test --test {name} -p {w.word()}{flags}",
+    "nox-args": lambda w, r, name, flags: f"uv run nox -s {name}{' --' + flags if flags else ''}",
+    "npx": lambda w, r, name, flags: f"npx {w.tool()} {name} {w.file()}{flags}",
+    "turbo": lambda w, r, name, flags: f"pnpm turbo run {name} --filter={w.word()}{flags}",
+    "exec": lambda w, r, name, flags: f"docker compose exec {w.word()} {w.tool()} {name}{flags}",
+    "helm": lambda w, r, name, flags: (
+        f"helm upgrade {w.word()} {w.directory()} -f {w.file()} --set {name}={w.word()}"
+    ),
+    "ssh": lambda w, r, name, flags: f"ssh {w.host()} {w.tool()} {name}{flags}",
+    "pipe": lambda w, r, name, flags: f"{w.tool()} {name}{flags} | {w.tool()} --{w.word()}",
+    "and": lambda w, r, name, flags: f"cd {w.directory()} && {w.tool()} {name}{flags}",
+    "two": lambda w, r, name, flags: f"{w.tool()} {w.word()} && {w.tool()} {name}{flags}",
+    "file": lambda w, r, name, flags: f"{w.tool()} {name} --config {w.file()}{flags}",
+    "path": lambda w, r, name, flags: f"{w.tool()} {w.directory()}{name}{flags}",
+    "git": lambda w, r, name, flags: f"git {w.tool()} {name}{flags}",
+    "dotnet": lambda w, r, name, flags: f"dotnet run --project {w.word()}/{name}{flags}",
+    "mvn": lambda w, r, name, flags: f"./mvnw -pl {w.word()} {name}:{w.word()}{flags}",
+    "bazel": lambda w, r, name, flags: f"bazel run //{w.word()}/{w.word()}:{name}{flags}",
+    "ruby": lambda w, r, name, flags: f"ruby {w.word()}/{name}.rb{flags}",
+    "aws": lambda w, r, name, flags: f"aws s3 sync {w.directory()} s3://{w.word()}-{name}{flags}",
+    "short": lambda w, r, name, flags: f"{w.tool()} -{r.choice('abcdefnprtvx')} {name}{flags}",
 }  # fmt: skip
 _TEST: dict[str, Shape] = {
     "task": lambda w, r, name, flags: f"task {w.word()}:{name}{flags}",

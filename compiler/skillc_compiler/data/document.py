@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 from skillc_compiler.data.facts import Fact
@@ -22,6 +23,13 @@ _PROSE = {
         "The only supported way to {say} is `{v}`.", "Always {say} with `{v}`.",
         "Please {say} using `{v}`, from the root of the repository.",
         "Anyone may {say}: `{v}`.", "`{v}` will {say}.", "Before anything else, {say}: `{v}`.",
+        "`{v}` to {say}.", "{Head} is `{v}`.", "{Head}? `{v}`.",
+        "There is one command to {say}, `{v}`.",
+        "You can {say}; run `{v}`, then look at what it prints.",
+        "{Head} is done with `{v}`, nothing else.",
+        "We never {say} by hand: `{v}` does it.", "Whoever wants to {say} runs `{v}`.",
+        "Type `{v}`, wait, and that was {head}.", "Do not guess how to {say}. It is `{v}`.",
+        "{Head} lives behind `{v}`.", "The job of `{v}` is to {say}.", "Say `{v}` to {say}.",
     ),
     "test": (
         "Should you wish to {say}, `{v}` is what you want.", "{Head} is a matter of `{v}`.",
@@ -57,6 +65,18 @@ def _prose_line(fact: Fact, rng: random.Random, split: str) -> str:
 def _prose(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
     lines = [_prose_line(fact, rng, split) for fact in facts]
     return (" " if rng.random() < 0.5 else "\n\n").join(lines)
+
+
+def _inverted(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    """The command first, then what it is for: harder to look up for a model that reads forward."""
+    frames = [each for each in _PROSE[split] if each.index("{v}") <= each.index("{") + 1]
+    mark = rng.choice(("", "- ", "* "))
+    form = rng.choice(
+        ("`{v}`: {say}", "`{v}` - {head}", "{v}  # {say}", "| `{v}` | {say} |", "`{v}` ({head})")
+    )
+    prose = rng.random() < 0.4
+    lines = [_form(rng.choice(frames) if prose else form, fact) for fact in facts]
+    return "\n".join(mark + line for line in lines)
 
 
 def _bullets(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
@@ -121,6 +141,25 @@ def _headed(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
     return "\n\n".join(parts)
 
 
+def _console(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    note = rng.choice(("{Say}:", "{Head}:", "# {say}"))
+    lines = "\n".join(f"{_form(note, fact)}\n$ {fact.value}" for fact in facts)
+    return lines if rng.random() < 0.3 else f"```console\n{lines}\n```"
+
+
+def _defined(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    form = rng.choice(("{Head}\n:   `{v}`", "{Head}\n  `{v}`", "{head} -> `{v}`", "{head}: {v}"))
+    return rng.choice(("\n", "\n\n")).join(_form(form, fact) for fact in facts)
+
+
+def _explained(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    """All commands in one block, what they do in the same order below or in comments behind."""
+    if rng.random() < 0.5:
+        lines = [f"{fact.value}  # {fact.say}" for fact in facts]
+        return "```sh\n" + "\n".join(lines) + "\n```"
+    return "\n\n".join(f"```sh\n{fact.value}\n```\n\nUse it to {fact.say}." for fact in facts)
+
+
 def _questions(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
     return "\n\n".join(f"How do I {fact.say}? `{fact.value}`" for fact in facts)
 
@@ -134,20 +173,40 @@ def _checklist(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
 
 
 _STYLES: dict[str, tuple[Style, ...]] = {
-    "train": (_prose, _prose, _bullets, _bullets, _numbered, _table, _fenced, _blocks, _headed),
+    "train": (
+        _prose, _prose, _prose, _bullets, _bullets, _bullets, _numbered, _table, _fenced, _blocks,
+        _headed, _console, _defined, _explained, _inverted,
+    ),
     "test": (_prose, _questions, _arrows, _checklist),
-}
+}  # fmt: skip
+_PLAIN = 0.12  # share of training documents that know no Markdown
+
+
+def _plain(text: str) -> str:
+    """The document without the marks that would show where a literal begins and ends."""
+    text = re.sub(r"^```.*\n?", "", text, flags=re.MULTILINE)
+    return re.sub(r"^#+ |`|\*\*", "", text, flags=re.MULTILINE).strip("\n")
 
 
 def body(
-    title: str, facts: Sequence[Fact], lexicon: Lexicon, rng: random.Random, *, filler: float
+    title: str,
+    facts: Sequence[Fact],
+    lexicon: Lexicon,
+    rng: random.Random,
+    *,
+    filler: float,
+    inverted: bool = False,
 ) -> str:
-    """A Markdown body stating every fact once; `filler` is the chance of a distractor a place."""
+    """A Markdown body stating every fact once; `filler` is the chance of a distractor a place.
+
+    `inverted`: every command stands before what it is for.
+    """
     split = "test" if lexicon.split == "test" else "train"
     commands = [fact for fact in facts if fact.kind == "command"]
     others = [fact for fact in facts if fact.kind != "command"]
     parts: list[str] = []
-    sections = _command_sections(commands, rng, split) + _other_sections(others, rng, split)
+    styles = (_inverted,) if inverted else _STYLES[split]
+    sections = _command_sections(commands, rng, split, styles) + _other_sections(others, rng, split)
     if rng.random() < 0.4:
         rng.shuffle(sections)
     if rng.random() < 0.7:
@@ -160,7 +219,8 @@ def body(
         parts.append(f"## {heading}\n\n{filled}" if headed and heading else filled)
         if rng.random() < filler * 0.5:
             parts.append(rng.choice(lexicon.sections))
-    return "\n\n".join(parts)
+    text = "\n\n".join(parts)
+    return _plain(text) if split == "train" and rng.random() < _PLAIN else text
 
 
 def _with_filler(text: str, lexicon: Lexicon, rng: random.Random) -> str:
@@ -169,14 +229,14 @@ def _with_filler(text: str, lexicon: Lexicon, rng: random.Random) -> str:
 
 
 def _command_sections(
-    facts: Sequence[Fact], rng: random.Random, split: str
+    facts: Sequence[Fact], rng: random.Random, split: str, styles: Sequence[Style]
 ) -> list[tuple[str, str]]:
     sections = []
     rest = list(facts)
     while rest:
         size = rng.randint(1, len(rest))
         group, rest = rest[:size], rest[size:]
-        style = rng.choice(_STYLES[split])
+        style = rng.choice(styles)
         sections.append((rng.choice(_HEADINGS[split]), style(group, rng, split)))
     return sections
 

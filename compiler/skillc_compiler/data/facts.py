@@ -69,6 +69,39 @@ class FactMaker:
                 facts.append(self._variant(intent, text))
         return facts
 
+    def lookups(self, count: int) -> list[Fact]:
+        """Commands for operations that mean nothing: random words, asked for by the same words.
+
+        Nothing but the words leads to the answer, so a base learns to look one up.
+        """
+        return [self._lookup() for _ in range(count)]
+
+    def _lookup(self) -> Fact:
+        rng = self.rng
+        words = [self._plain_word() for _ in range(rng.randint(1, 4))]
+        value = self.words.word() if rng.random() < 0.4 else self._value()
+        asks = []
+        for _ in range(5):
+            kept = rng.sample(words, max(1, len(words) - rng.randint(0, 1)))
+            phrase = " ".join(kept if rng.random() < 0.5 else words)
+            frame = rng.choice(_ASKS["train"]) if rng.random() < 0.7 else "{say}"
+            asks.append(frame.format(say=phrase, Say=phrase[:1].upper() + phrase[1:]))
+        say = " ".join(words)
+        return Fact("command", f"lookup {say}", say, say, value, tuple(asks), value)
+
+    def _plain_word(self) -> str:
+        """A word of the phrases in use, or one that exists nowhere."""
+        rng = self.rng
+        if rng.random() < 0.2:
+            return self.words.word()
+        intent = rng.choice(self.lexicon.intents)
+        spoken = rng.choice(rng.choice((intent.say, intent.ask))).split()
+        words = [word for each in spoken if len(word := each.strip(".,?!:;'")) > 3]
+        return rng.choice(words) if words else self.words.word()
+
+    def _value(self) -> str:
+        return command(self.words, self.rng, self.rng.choice(self._shapes), [self.words.word()], [])
+
     def _command(self, intent: Intent, text: str, say: str, ask: str) -> Fact:
         rng = self.rng
         suffix = f" {say}" if say else ""

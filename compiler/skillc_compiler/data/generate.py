@@ -61,7 +61,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shape:
-    """How large and how distracting the generated documents are."""
+    """How large and how distracting the generated documents are.
+
+    With `lookup`, operations are random words that are asked for by themselves.
+    """
 
     facts: tuple[int, int] = (3, 8)
     questions: int = 6
@@ -69,6 +72,7 @@ class Shape:
     tools: float = 0.25
     outside: float = 0.1
     chat: float = 0.05
+    lookup: bool = False
 
 
 class Generator:
@@ -87,7 +91,8 @@ class Generator:
     def sample(self) -> Sample:
         """One skill with `shape.questions` questions."""
         rng = self.rng
-        facts = self._facts(rng.randint(*self.shape.facts))
+        count = rng.randint(*self.shape.facts)
+        facts = self._maker.lookups(count) if self.shape.lookup else self._facts(count)
         project = rng.choice(self.lexicon.projects)
         if rng.random() < 0.5:
             project = self._maker.words.invented() + rng.choice(("", "", "-", "er", "ly"))
@@ -114,7 +119,10 @@ class Generator:
         area = ", ".join(rng.sample(commands, min(len(commands), rng.randint(1, 3))))
         description = rng.choice(self.lexicon.descriptions).format(project=project, area=area)
         title = project.capitalize() if rng.random() < 0.6 else name
-        markdown = body(title, facts, self.lexicon, rng, filler=self.shape.filler)
+        inverted = self.shape.lookup and rng.random() < 0.35
+        markdown = body(
+            title, facts, self.lexicon, rng, filler=self.shape.filler, inverted=inverted
+        )
         return f"---\nname: {name}\ndescription: {description}\n---\n\n{markdown}\n"
 
     def _questions(self, facts: list[Fact]) -> Iterator[Question]:

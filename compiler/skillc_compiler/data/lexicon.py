@@ -88,19 +88,20 @@ def load(split: str) -> Lexicon:
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
     names = json.loads(_text("names.json"))
+    more = {} if split != "train" else {row["id"]: row for row in _training_rows()}
     filler = list(_rows("filler.jsonl"))
     return Lexicon(
         split=split,
         intents=tuple(
-            _intent(row, split)
+            _intent(row, split, more)
             for part in "ab"
             for row in _rows(f"intents_{part}.jsonl")
             if row["id"] not in _TWINS
         ),
         qualifiers=tuple(_qualifier(row, split) for row in _rows("qualifiers.jsonl")),
-        literals=tuple(_saying(row, split) for row in _rows("literals.jsonl")),
-        conventions=tuple(_saying(row, split) for row in _rows("conventions.jsonl")),
-        prohibitions=tuple(_saying(row, split) for row in _rows("prohibitions.jsonl")),
+        literals=tuple(_saying(row, split, more) for row in _rows("literals.jsonl")),
+        conventions=tuple(_saying(row, split, more) for row in _rows("conventions.jsonl")),
+        prohibitions=tuple(_saying(row, split, more) for row in _rows("prohibitions.jsonl")),
         outside=_slice([row["ask"] for row in _rows("outside.jsonl")], split),
         fillers=_slice([row["text"] for row in filler if row["kind"] == "sentence"], split),
         sections=_slice([row["text"] for row in filler if row["kind"] == "section"], split),
@@ -140,13 +141,27 @@ def _phrases(items: Sequence[str], split: str, held: tuple[int, int]) -> tuple[s
     return tuple(cut)
 
 
-def _intent(row: Mapping[str, Any], split: str) -> Intent:
+def _training_rows() -> Iterator[Mapping[str, Any]]:
+    """More wordings that only training uses; none is close to one of another split."""
+    yield from _rows("phrases.jsonl")
+    yield from _rows("sayings.jsonl")
+
+
+More = Mapping[str, Mapping[str, Any]]
+
+
+def _extra(more: More, row: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(more.get(row["id"], {}).get(key, ()))
+
+
+def _intent(row: Mapping[str, Any], split: str, more: More) -> Intent:
+    heads = _phrases(row["head"], split, (0, 1)) if split != "val" else tuple(row["head"][:-1])
     return Intent(
         id=row["id"],
         domain=row["domain"],
-        say=_phrases(row["say"], split, _HELD_SAY),
-        head=_phrases(row["head"], split, (0, 1)) if split != "val" else tuple(row["head"][:-1]),
-        ask=_phrases(row["ask"], split, _HELD_ASK),
+        say=_phrases(row["say"], split, _HELD_SAY) + _extra(more, row, "say"),
+        head=heads + _extra(more, row, "head"),
+        ask=_phrases(row["ask"], split, _HELD_ASK) + _extra(more, row, "ask"),
         words=tuple(row["words"]),
         flags=tuple(row["flags"]),
     )
@@ -161,12 +176,12 @@ def _qualifier(row: Mapping[str, Any], split: str) -> Qualifier:
     )
 
 
-def _saying(row: Mapping[str, Any], split: str) -> Saying:
+def _saying(row: Mapping[str, Any], split: str, more: More) -> Saying:
     return Saying(
         id=row["id"],
         kind=row.get("kind", "word"),
-        say=_phrases(row["say"], split, _HELD_SAY),
-        ask=_phrases(row["ask"], split, _HELD_ASK),
+        say=_phrases(row["say"], split, _HELD_SAY) + _extra(more, row, "say"),
+        ask=_phrases(row["ask"], split, _HELD_ASK) + _extra(more, row, "ask"),
         cell=tuple(row.get("cell", ())),
         thing=row.get("thing", "{v}"),
         pattern=row.get("pattern", ""),

@@ -29,11 +29,11 @@ def train_base(
     _prepare(out, seed)
     real = real_texts(texts)
     tokenizer = _tokenizer(recipe, out, real, seed)
-    feed = Feed(recipe.data, tokenizer.to_str(), real, seed, stage="copy")
+    feed = Feed(recipe.copy.data, tokenizer.to_str(), real, seed, stage="copy")
     run = Run(Nano(recipe.base), None)
     sizes = [step / recipe.copy.steps for step in range(recipe.copy.steps)]
     train(run, feed, recipe, recipe.copy, sizes, out=out, minutes=minutes)
-    feed = replace(feed, stage="text")
+    feed = replace(feed, stage="text", data=recipe.text.data, weights=recipe.text.weights)
     run = Run(run.model, None)
     grow = max(1, round(recipe.schedule.curriculum * recipe.text.steps))
     sizes = [min(1.0, (step + 1) / grow) for step in range(recipe.text.steps)]
@@ -55,7 +55,10 @@ def train_compiler(
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     run = Run(Nano(recipe.base), WriterNet(recipe.writer))
     run.model.load_state_dict(torch.load(start, weights_only=True)["model"])
-    feed = Feed(recipe.data, tokenizer.to_str(), real_texts(texts), seed + 1)
+    feed = Feed(
+        recipe.joint.data, tokenizer.to_str(), real_texts(texts), seed + 1,
+        weights=recipe.joint.weights,
+    )  # fmt: skip
     train(
         run, feed, recipe, recipe.joint, [1.0] * recipe.joint.steps,
         out=out, minutes=minutes, evaluate=validation(feed),

@@ -18,6 +18,7 @@ class Encoder:
         self.start = self._special(IM_START)
         self.end = self._special(IM_END)
         self.newline = self.plain("\n")
+        self._replies: dict[str, list[int]] = {}
         self.open_system = [self.start, *self.plain("system\n")]
         self.open_user = [self.start, *self.plain("user\n")]
         self.open_assistant = [self.start, *self.plain("assistant\n")]
@@ -54,12 +55,15 @@ class Encoder:
 
     def without_skill(self, question: Question, system: str = "") -> list[int]:
         """The whole prompt when no skill's text is given; `system` is the client's own prompt."""
+        return self.head(question, system) + self.user(question)
+
+    def head(self, question: Question, system: str = "") -> list[int]:
+        """What stands before the user's turn when no skill's text is given."""
         tools = self.tools(question)
-        head: list[int] = []
-        if system or tools:
-            own = self.plain(system + "\n" if system and tools else system)
-            head = self.open_system + own + tools + self.close
-        return head + self.user(question)
+        if not system and not tools:
+            return []
+        own = self.plain(system + "\n" if system and tools else system)
+        return self.open_system + own + tools + self.close
 
     def user(self, question: Question) -> list[int]:
         """User turn and the opening of the assistant's."""
@@ -67,7 +71,11 @@ class Encoder:
 
     def reply(self, text: str) -> list[int]:
         """The assistant's text and the end of its turn."""
-        return [*self.plain(text), self.end]
+        if (found := self._replies.get(text)) is None:
+            if len(self._replies) > 256:  # a skill's answers come again and again, then never
+                self._replies.clear()
+            found = self._replies[text] = [*self.plain(text), self.end]
+        return list(found)
 
     def sequel(self, result: str) -> list[int]:
         """From behind the assistant's tool call to where it speaks again."""

@@ -14,10 +14,18 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from skillc_compiler.data.generate import UNKNOWN, Generator, Sample, Shape
+from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.packing import Batch, Item, Weights, make_batch, make_copy_batch
+from skillc_compiler.train.packing import (
+    Batch,
+    Item,
+    Weights,
+    idle_rows,
+    make_batch,
+    make_copy_batch,
+)
 from skillc_compiler.train.recipe import DataConfig
+from skillc_compiler.train.step import FULL, Options
 
 _GROUP = 4
 _SEQUELS = 0.4  # share of tool calls that are followed by their result
@@ -53,6 +61,7 @@ class Step:
 
     batch: Batch
     order: list[list[int]]
+    options: Options = FULL
 
 
 def real_texts(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -96,15 +105,31 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     if rng.random() < data.tools:
         others = rng.choice((0, 0, 0, 0, 1, 2))
         picked = [_with_tools(item, generator, others) for item in picked]
+    encoder = _encoder(feed.tokenizer_json)
     batch = make_batch(
-        picked,
-        _encoder(feed.tokenizer_json),
-        feed.weights,
-        rng,
-        max_skill=data.max_skill,
-        in_text=data.in_text,
+        picked, encoder, feed.weights, rng, max_skill=data.max_skill, in_text=data.in_text
     )
-    return Step(batch, _order(picked, rng, feed, size))
+    order = _order(picked, rng, feed, size)
+    if feed.stage == "joint" and data.idle:
+        texts = [_unrelated(feed, generator, encoder, rng) for _ in picked]
+        batch.idle = idle_rows(texts, encoder)
+    ranks = (0, *data.ranks)
+    return Step(batch, order, Options(rng.choice(ranks), rng.random() < data.tail))
+
+
+def _unrelated(feed: Feed, generator: Generator, encoder: Encoder, rng: random.Random) -> list[int]:
+    """Small talk, a question that no skill answers, or prose: what adapters leave alone."""
+    lexicon, draw = generator.lexicon, rng.random()
+    if draw < 0.5:
+        pair = (rng.choice(lexicon.outside), UNKNOWN)
+        ask, answer = rng.choice(lexicon.chat) if draw < 0.35 else pair
+        question = Question("chat", generator.decorate(ask), answer)
+        return encoder.without_skill(question) + encoder.reply(answer)
+    prose = (*lexicon.sections, *lexicon.fillers, *lexicon.intros)
+    text = rng.choice(feed.texts) if feed.texts and draw < 0.7 else rng.choice(prose)
+    ids = encoder.plain(text[:4000])
+    start = rng.randrange(max(1, len(ids) - feed.data.idle))
+    return ids[start : start + feed.data.idle]
 
 
 def _copy_step(feed: Feed, number: int, size: float) -> Step:
@@ -126,6 +151,8 @@ def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> 
     data = feed.data
     if feed.texts and rng.random() < data.real:
         return Item(_chunk(rng.choice(feed.texts), rng))
+    if rng.random() < data.lookup:
+        return Item(_lookup(feed, rng, size))
     sample = generator.sample()
     draw = rng.random()
     if feed.stage == "joint" and size >= 1 and draw < data.none + data.wrong:
@@ -133,7 +160,12 @@ def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> 
     return Item(sample)
 
 
-def _chunk(text: str, rng: random.Random, size: int = 1200) -> Sample:
+def _lookup(feed: Feed, rng: random.Random, size: float) -> Sample:
+    shape = Shape((2, max(3, round(8 * size))), feed.data.questions, 0.0, 0.0, 0.05, 0.0, True)
+    return Generator(feed.split, rng.getrandbits(40), shape).sample()
+
+
+def _chunk(text: str, rng: random.Random, size: int = 700) -> Sample:
     start = rng.randrange(max(1, len(text) - size // 2))
     start = 0 if rng.random() < 0.4 else start
     return Sample("", text[start : start + size], ())
@@ -141,7 +173,7 @@ def _chunk(text: str, rng: random.Random, size: int = 1200) -> Sample:
 
 def _order(items: Sequence[Item], rng: random.Random, feed: Feed, size: float) -> list[list[int]]:
     count = len(items)
-    pair = size >= 1 and rng.random() < feed.data.sets
+    many = rng.choice((2, 2, 3, 4)) if size >= 1 and rng.random() < feed.data.sets else 1
     order: list[list[int]] = []
     for i, item in enumerate(items):
         other = (i + 1) % count
@@ -150,7 +182,7 @@ def _order(items: Sequence[Item], rng: random.Random, feed: Feed, size: float) -
         elif item.mode == "wrong":
             order.append([other])
         else:
-            order.append([i, other] if pair else [i])
+            order.append([(i + j) % count for j in range(many)])
     return order
 
 

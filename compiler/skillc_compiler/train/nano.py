@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skillc_compiler.families.writer_net import apply_write, rotary, rotate
+from skillc_compiler.families.writer_net import apply_write, rotary
+from skillc_compiler.train import ops
 
 Writes = Mapping[int, tuple[Tensor, Tensor]]
 
@@ -47,6 +49,18 @@ class NanoConfig:
         }
 
 
+class RMSNorm(nn.Module):
+    """A learned scale of what `ops.rms_norm` gives."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.weight, self.eps)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with RMS-normalised queries and keys (Qwen3)."""
 
@@ -58,15 +72,16 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(hidden, config.num_key_value_heads * dim, bias=False)
         self.v_proj = nn.Linear(hidden, config.num_key_value_heads * dim, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * dim, hidden, bias=False)
-        self.q_norm = nn.RMSNorm(dim, eps=config.rms_norm_eps)
-        self.k_norm = nn.RMSNorm(dim, eps=config.rms_norm_eps)
+        self.q_norm = RMSNorm(dim, eps=config.rms_norm_eps)
+        self.k_norm = RMSNorm(dim, eps=config.rms_norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         dim = self.config.head_dim
-        q = self.q_norm(self.q_proj(x).float().unflatten(-1, (-1, dim))).transpose(1, 2)
-        k = self.k_norm(self.k_proj(x).float().unflatten(-1, (-1, dim))).transpose(1, 2)
-        v = self.v_proj(x).unflatten(-1, (-1, dim)).transpose(1, 2)
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        eps = self.config.rms_norm_eps
+        q, k, v = (f(x).unflatten(-1, (-1, dim)) for f in (self.q_proj, self.k_proj, self.v_proj))
+        q = ops.head(q, self.q_norm.weight, cos, sin, eps)
+        k = ops.head(k, self.k_norm.weight, cos, sin, eps)
+        v = v.transpose(1, 2)
         block = mask.shape[-1]
         q, k, v = (_in_blocks(part, block) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(
@@ -85,7 +100,7 @@ def _in_blocks(x: Tensor, block: int) -> Tensor:
 
 
 class Feedforward(nn.Module):
-    """SwiGLU; a write adds to what `down_proj` gives."""
+    """SwiGLU; a write adds to what `down_proj` gives, where `keep` [B, L, 1] lets it."""
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()
@@ -93,11 +108,14 @@ class Feedforward(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, write: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        inner = F.silu(self.gate_proj(x)) * self.up_proj(x)
+    def forward(
+        self, x: Tensor, write: tuple[Tensor, Tensor] | None, keep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        inner = ops.swiglu(self.gate_proj(x), self.up_proj(x))
         out = self.down_proj(inner)
         if write is not None:
-            out = out + apply_write(inner, *write)
+            added = apply_write(inner, *write)
+            out = out + (added if keep is None else added * keep)
         return out, inner
 
 
@@ -106,9 +124,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = Feedforward(config)
 
     def forward(
@@ -118,9 +136,10 @@ class Layer(nn.Module):
         cos: Tensor,
         sin: Tensor,
         write: tuple[Tensor, Tensor] | None = None,
+        keep: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         x = x + self.self_attn(self.input_layernorm(x), mask, cos, sin)
-        out, inner = self.mlp(self.post_attention_layernorm(x), write)
+        out, inner = self.mlp(self.post_attention_layernorm(x), write, keep)
         return x + out, inner
 
 
@@ -131,7 +150,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
 
 @dataclass
@@ -175,15 +194,20 @@ class Nano(nn.Module):
         mask: Tensor,
         writes: Writes | None = None,
         sites: Sequence[int] = (),
+        keep: Tensor | None = None,
     ) -> Trace:
-        """tokens, positions [B, L]; mask [B * L / block, 1, block, block], true where allowed."""
+        """tokens, positions [B, L]; mask [B * L / block, 1, block, block], true where allowed.
+
+        Writes act where `keep` [B, L] is true, everywhere without it.
+        """
         x = self.model.embed_tokens(tokens)
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
         cos, sin = cos[:, None], sin[:, None]
+        places = None if keep is None else keep[..., None]
         states, inputs = [], []
         for i, layer in enumerate(self.model.layers):
             states.append(x)
-            x, inner = layer(x, mask, cos, sin, writes.get(i) if writes else None)
+            x, inner = layer(x, mask, cos, sin, writes.get(i) if writes else None, places)
             if i in sites:
                 inputs.append(inner)
         states.append(x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skillc_compiler.data.generate import Question, Sample
 from skillc_compiler.train.encoder import Encoder
@@ -18,7 +18,11 @@ from skillc_compiler.train.rows import SKILL, Row, Rows, in_blocks, pack
 
 @dataclass(frozen=True)
 class Weights:
-    """Loss weights of the parts of a row."""
+    """Loss weights of the parts of a row.
+
+    `entry` is that of the tokens which choose among a skill's answers: the first one and every
+    later one at which another answer of the same skill parts from this one.
+    """
 
     skill: float = 0.25
     copy: float = 0.8
@@ -29,11 +33,15 @@ class Weights:
 
 @dataclass
 class Batch:
-    """One training step: B skills; `lengths` are the skills' token counts in `read`."""
+    """One training step: B skills; `lengths` are the skills' token counts in `read`.
+
+    `idle` holds B texts that no skill has to do with: an adapter must not change them.
+    """
 
     read: Rows
     ask: Rows
     lengths: list[int]
+    idle: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,16 @@ def make_batch(
         for number, question in enumerate(item.sample.questions, 1):
             tail = _sequel(question, encoder)
             reply = encoder.reply(question.reply)
+            loss = _choosing(reply, _rivals(item.sample, question, encoder), weights)
             if number <= in_text:
                 prompt = encoder.after_skill(question)
-                _add(read, prompt, reply, tail, number, len(skill), weights, weights.prompt)
+                _add(read, prompt, reply, loss, tail, number, len(skill), weights)
             if question.kind not in ("chat", "outside") and item.mode != "own":
                 reply = encoder.reply(item.unknown)
+                loss = _choosing(reply, [], weights)
             prompt = encoder.without_skill(question, item.system)
-            _add(ask, prompt, reply, tail, number, 0, weights, 0.0)
+            head = len(encoder.head(question, item.system))
+            _add(ask, prompt, reply, loss, tail, number, 0, replace(weights, prompt=0.0), head)
         if recite:
             window = _window(skill, recite, rng)
             number = len(item.sample.questions) + 1
@@ -91,6 +102,16 @@ def make_batch(
         lengths.append(len(skill))
     pad = encoder.end
     return Batch(pack(read_rows, pad), in_blocks(ask_rows, pad), lengths)
+
+
+def idle_rows(texts: Sequence[Sequence[int]], encoder: Encoder) -> Rows:
+    """A row a text, with weight on all but its first tokens."""
+    rows = []
+    for ids in texts:
+        row = Row()
+        row.add(ids, [0.0] * 2 + [1.0] * (len(ids) - 2), 1, 0)
+        rows.append(row)
+    return pack(rows, encoder.end)
 
 
 def _thinned(size: int, weight: float, rng: random.Random) -> list[float]:
@@ -106,20 +127,39 @@ def _sequel(question: Question, encoder: Encoder) -> tuple[list[int], list[int]]
     return encoder.sequel(result), encoder.reply(closing)
 
 
+def _rivals(sample: Sample, question: Question, encoder: Encoder) -> list[Sequence[int]]:
+    """What the skill's other facts would be answered with, in this question's form."""
+    others = (replace(question, kind=f.kind, answer=f.answer) for f in sample.facts)
+    return [encoder.reply(other.reply) for other in others if other.answer != question.answer]
+
+
+def _choosing(
+    reply: Sequence[int], rivals: Sequence[Sequence[int]], weights: Weights
+) -> list[float]:
+    loss = [weights.entry] + [weights.answer] * (len(reply) - 1)
+    for rival in rivals:
+        pairs = enumerate(zip(reply, rival, strict=False))
+        parting = next((at for at, (a, b) in pairs if a != b), min(len(reply), len(rival)))
+        if parting < len(reply):
+            loss[parting] = weights.entry
+    return loss
+
+
 def _add(
     row: Row,
     prompt: Sequence[int],
     reply: Sequence[int],
+    answered: Sequence[float],
     tail: tuple[Sequence[int], Sequence[int]],
     segment: int,
     start: int,
     weights: Weights,
-    prompted: float,
+    head: int = 0,
 ) -> None:
     given, closing = tail
-    loss = [prompted] * len(prompt) + [weights.entry] + [weights.answer] * (len(reply) - 1)
+    loss = [weights.prompt] * len(prompt) + [*answered]
     loss += [0.0] * len(given) + [weights.answer] * len(closing)
-    row.add([*prompt, *reply, *given, *closing], loss, segment, start)
+    row.add([*prompt, *reply, *given, *closing], loss, segment, start, head)
 
 
 def _window(skill: Sequence[int], size: int, rng: random.Random) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.writer_net import WriterConfig
 from skillc_compiler.train.nano import NanoConfig
+from skillc_compiler.train.packing import Weights
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,18 +37,29 @@ class DataConfig:
     sets: float
     system: float
     real: float
+    tail: float = 0.0
+    ranks: tuple[int, ...] = ()
+    idle: int = 0
+    lookup: float = 0.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps, learning rates (Muon's and AdamW's) and the decaying share of one stage."""
+    """Steps, learning rates (Muon's and AdamW's) and the decaying share of one stage.
+
+    `data` and `weights` are the recipe's, as far as the stage has no values of its own.
+    """
 
     steps: int
     lr: float
     adam_lr: float
     decay: float
+    data: DataConfig
+    weights: Weights
     adapter_weight: float = 1.0
     text_weight: float = 1.0
+    idle_weight: float = 0.0  # of the KL to the bare base on unrelated texts
+    teach_weight: float = 0.0  # of the KL to the text arm's answers
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,6 @@ class Recipe:
     name: str
     base: NanoConfig
     writer: WriterConfig
-    data: DataConfig
     copy: Stage
     text: Stage
     joint: Stage
@@ -102,17 +113,23 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         vocab=base.vocab_size,
         **{**values["writer"], "sites": tuple(values["writer"]["sites"])},
     )
-    data = {**values["data"], "facts": tuple(values["data"]["facts"])}
-    unknown = set(data) - {field.name for field in fields(DataConfig)}
-    if unknown:
-        raise KeyError(f"unknown keys in [data]: {', '.join(sorted(unknown))}")
     return Recipe(
         name=name,
         base=base,
         writer=writer,
-        data=DataConfig(**data),
-        copy=Stage(**values["copy"]),
-        text=Stage(**values["text"]),
-        joint=Stage(**values["joint"]),
+        copy=_stage(values, "copy"),
+        text=_stage(values, "text"),
+        joint=_stage(values, "joint"),
         schedule=Schedule(**values["schedule"]),
     )
+
+
+def _stage(values: dict[str, Any], name: str) -> Stage:
+    own = dict(values[name])
+    data = {**values["data"], **own.pop("data", {})}
+    unknown = set(data) - {field.name for field in fields(DataConfig)}
+    if unknown:
+        raise KeyError(f"unknown keys in [data]: {', '.join(sorted(unknown))}")
+    data |= {key: tuple(data[key]) for key in ("facts", "ranks") if key in data}
+    weights = Weights(**{**values.get("weights", {}), **own.pop("weights", {})})
+    return Stage(**own, data=DataConfig(**data), weights=weights)

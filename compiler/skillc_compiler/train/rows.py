@@ -15,8 +15,9 @@ IGNORE = -100
 
 @dataclass
 class Rows:
-    """tokens, positions, segments, labels [B, L] int64; weights [B, L] float32.
+    """tokens, positions, segments, labels [B, L] int64; weights [B, L] float32; heads [B, L] bool.
 
+    heads: what comes before the first user turn, where a *tail* adapter does not act.
     Attention stays within blocks of `block` tokens; no segment crosses a block's border.
     """
 
@@ -25,6 +26,7 @@ class Rows:
     segments: Tensor
     labels: Tensor
     weights: Tensor
+    heads: Tensor
     block: int
 
     def mask(self) -> Tensor:
@@ -45,9 +47,12 @@ class Row:
         self.segments: list[int] = []
         self.labels: list[int] = []
         self.weights: list[float] = []
+        self.heads: list[bool] = []
         self.spans: list[tuple[int, int]] = []
 
-    def add(self, ids: Sequence[int], weights: Sequence[float], segment: int, start: int) -> None:
+    def add(
+        self, ids: Sequence[int], weights: Sequence[float], segment: int, start: int, head: int = 0
+    ) -> None:
         """Append a segment; weights[i] is the loss weight of predicting ids[i] from ids[:i]."""
         self.spans.append((len(self.tokens), len(self.tokens) + len(ids)))
         self.tokens += ids
@@ -55,6 +60,7 @@ class Row:
         self.segments += [segment] * len(ids)
         self.labels += [*ids[1:], IGNORE]
         self.weights += [*weights[1:], 0.0]
+        self.heads += [i < head for i in range(len(ids))]
 
     def fill(self, pad: int, count: int) -> None:
         """Append padding."""
@@ -63,6 +69,7 @@ class Row:
         self.segments += [-1] * count
         self.labels += [IGNORE] * count
         self.weights += [0.0] * count
+        self.heads += [False] * count
 
     def copy(self, other: Row, begin: int, end: int) -> None:
         """Append a span of another row."""
@@ -71,6 +78,7 @@ class Row:
         self.segments += other.segments[begin:end]
         self.labels += other.labels[begin:end]
         self.weights += other.weights[begin:end]
+        self.heads += other.heads[begin:end]
 
 
 def _ceil(size: int, step: int) -> int:
@@ -113,11 +121,12 @@ def pack(rows: Sequence[Row], pad: int, block: int = 0) -> Rows:
     segments = np.full((count, length), -1, dtype=np.int64)
     labels = np.full((count, length), IGNORE, dtype=np.int64)
     weights = np.zeros((count, length), dtype=np.float32)
+    heads = np.zeros((count, length), dtype=np.bool_)
     for i, row in enumerate(rows):
         size = len(row.tokens)
         tokens[i, :size], positions[i, :size] = row.tokens, row.positions
         segments[i, :size], labels[i, :size] = row.segments, row.labels
-        weights[i, :size] = row.weights
-    arrays = (tokens, positions, segments, labels, weights)
+        weights[i, :size], heads[i, :size] = row.weights, row.heads
+    arrays = (tokens, positions, segments, labels, weights, heads)
     parts = [torch.from_numpy(array) for array in arrays]
-    return Rows(parts[0], parts[1], parts[2], parts[3], parts[4], block or length)
+    return Rows(parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], block or length)

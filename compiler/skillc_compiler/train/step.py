@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,14 +68,14 @@ def read_skill(model: Nano, trace: Trace, batch: Batch, lengths: list[int]) -> R
 
 
 def write(
-    writer: WriterNet, reading: Reading, order: list[list[int]]
+    writer: WriterNet, memories: Sequence[tuple[Tensor, Tensor]], order: list[list[int]]
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Writes by layer; row b gets the memories of the skills `order[b]` (none, one or several)."""
     writes = {}
     most = max(1, *(len(row) for row in order))
     index = torch.tensor([row + [0] * (most - len(row)) for row in order])
     used = torch.tensor([[1.0] * len(row) + [0.0] * (most - len(row)) for row in order])
-    for layer, (keys, values) in zip(writer.config.sites, writer(reading), strict=True):
+    for layer, (keys, values) in zip(writer.config.sites, memories, strict=True):
         if most == 1:
             writes[layer] = (keys[index[:, 0]], values[index[:, 0]] * used[:, :1, None])
         else:
@@ -83,16 +84,40 @@ def write(
     return writes
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a step's adapters are used: cut to `rank` (0: not at all), `tail` or full activation."""
+
+    rank: int = 0
+    tail: bool = False
+
+
+FULL = Options()
+
+
 @dataclass
 class Outcome:
-    """The two arms of a step."""
+    """The two arms of a step, and how far the adapters are from where they should be silent.
+
+    idle: KL (nats a token) from the bare base to the base with adapters, on unrelated texts.
+    teach: the same from the text arm to the adapter arm, on the answers both gave.
+    """
 
     text: Score
     adapter: Score
+    idle: Tensor | None
+    teach: Tensor | None
 
 
 def joint_step(
-    model: Nano, writer: WriterNet, batch: Batch, order: list[list[int]], momentum: float
+    model: Nano,
+    writer: WriterNet,
+    batch: Batch,
+    order: list[list[int]],
+    momentum: float,
+    options: Options = FULL,
+    *,
+    taught: bool = False,
 ) -> Outcome:
     """Both arms of one batch; `order[b]` names the skills whose adapters row b's questions get."""
     sites = writer.config.sites
@@ -101,6 +126,80 @@ def joint_step(
     reading = read_skill(model, trace, batch, batch.lengths)
     if momentum:
         writer.observe(reading.inputs, reading.mask, momentum)
-    writes: Writes = write(writer, reading, order)
-    answered = model(batch.ask.tokens, batch.ask.positions, batch.ask.mask(), writes)
-    return Outcome(text, score(model, answered.hidden, batch.ask))
+    memories = writer(reading)
+    if options.rank:
+        memories = [(keys, truncated(keys, values, options.rank)) for keys, values in memories]
+    ask = batch.ask
+    writes: Writes = write(writer, memories, order)
+    keep = ~ask.heads if options.tail else None
+    answered = model(ask.tokens, ask.positions, ask.mask(), writes, keep=keep)
+    own = dict(zip(sites, memories, strict=True))
+    return Outcome(
+        text,
+        score(model, answered.hidden, ask),
+        silence(model, batch.idle, own) if batch.idle is not None else None,
+        _lesson(model, trace.hidden, answered.hidden, batch, order) if taught else None,
+    )
+
+
+@torch.no_grad()
+def _span(keys: Tensor, values: Tensor, rank: int) -> Tensor:
+    """Orthonormal [B, hidden, rank] that spans (nearly) the top left singular vectors of the sum.
+
+    One round of subspace iteration with twice a spectrum's power (Halko et al., arXiv 0909.4061).
+    """
+    dense = values.transpose(1, 2) @ keys
+    square = dense @ dense.transpose(1, 2)
+    start = torch.randn(len(dense), dense.shape[1], rank)
+    span: Tensor = torch.linalg.qr(square @ (square @ start)).Q
+    return span
+
+
+def truncated(keys: Tensor, values: Tensor, rank: int) -> Tensor:
+    """Values [B, S, hidden] whose write has at most `rank`: the cut that compiling makes.
+
+    The gradient passes through the projection, not through the choice of its directions.
+    """
+    with torch.autocast("cpu", enabled=False):
+        span = _span(keys.float(), values.float(), rank)
+        return (values.float() @ span) @ span.transpose(1, 2)
+
+
+def silence(model: Nano, rows: Rows, writes: Writes) -> Tensor:
+    """KL from the bare base to the base with row b's own adapter, mean over weighted tokens."""
+    mask = rows.mask()
+    picked = (rows.weights.flatten() > 0).nonzero().squeeze(1)
+    with torch.no_grad():
+        bare = model(rows.tokens, rows.positions, mask).hidden.flatten(0, 1)[picked]
+        target = model.logits(bare).float().log_softmax(-1)
+    hidden = model(rows.tokens, rows.positions, mask, writes).hidden.flatten(0, 1)[picked]
+    found = model.logits(hidden).float().log_softmax(-1)
+    return F.kl_div(found, target, reduction="batchmean", log_target=True)
+
+
+def _lesson(
+    model: Nano, read: Tensor, asked: Tensor, batch: Batch, order: list[list[int]]
+) -> Tensor | None:
+    """KL from the text arm's answers to the adapter arm's, where both were asked the same."""
+    rows = torch.tensor([b for b, used in enumerate(order) if b in used])
+    if not len(rows):
+        return None
+    most = batch.read.segments.clone()
+    most[batch.read.weights < 1.0] = -1
+    last = most.max(dim=1).values
+    teacher = _answers(batch.read, rows, last)
+    pupil = _answers(batch.ask, rows, last)
+    if not len(teacher) or len(teacher) != len(pupil):
+        return None
+    with torch.no_grad():
+        target = model.logits(read.flatten(0, 1)[teacher]).float().log_softmax(-1)
+    found = model.logits(asked.flatten(0, 1)[pupil]).float().log_softmax(-1)
+    return F.kl_div(found, target, reduction="batchmean", log_target=True)
+
+
+def _answers(rows: Rows, picked: Tensor, last: Tensor) -> Tensor:
+    """Flat places of the answers to row b's questions 1 to last[b], for the picked rows."""
+    wanted = (rows.weights >= 1.0) & (rows.segments >= 1) & (rows.segments <= last[:, None])
+    chosen = torch.zeros(len(wanted), 1, dtype=torch.bool)
+    chosen[picked] = True
+    return (wanted & chosen).flatten().nonzero().squeeze(1)

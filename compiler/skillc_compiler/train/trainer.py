@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skillc_compiler.families.writer_net import WriterNet
+from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, stream
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.progress import Progress
@@ -115,9 +116,21 @@ def _loss(run: Run, step: Step, stage: Stage, momentum: float) -> tuple[Tensor, 
         trace = run.model(rows.tokens, rows.positions, rows.mask())
         result = score(run.model, trace.hidden, rows)
         return result.loss, _rates("text", result)
-    outcome = joint_step(run.model, run.writer, step.batch, step.order, momentum)
+    outcome = joint_step(
+        run.model, run.writer, step.batch, step.order, momentum, step.options,
+        taught=stage.teach_weight > 0,
+    )  # fmt: skip
     loss = stage.text_weight * outcome.text.loss + stage.adapter_weight * outcome.adapter.loss
-    return loss, _rates("text", outcome.text) | _rates("adapter", outcome.adapter)
+    rates = _rates("text", outcome.text) | _rates("adapter", outcome.adapter)
+    extras = {
+        "idle": (stage.idle_weight, outcome.idle),
+        "teach": (stage.teach_weight, outcome.teach),
+    }
+    for name, (weight, divergence) in extras.items():
+        if weight and divergence is not None:
+            loss = loss + weight * divergence
+            rates[name] = float(divergence.detach())
+    return loss, rates
 
 
 def train(
@@ -135,6 +148,7 @@ def train(
 ) -> None:
     """Run `stage` from `run.step` to its end, or until `minutes` are over; checkpoints in `out`."""
     name = feed.stage
+    ops.fuse()
     if not run.optimizers:
         run.optimizers = optimizers(run.model, run.writer, stage, recipe.schedule)
     checkpoint = out / f"{name}.pt"
