@@ -211,7 +211,7 @@ def dump_record(path: Path, record: Record) -> None:
 def plugin_source() -> Path:
     """The folder with the plugin's files: in the installed package, or in the repository."""
     here = Path(__file__).resolve().parent
-    for folder in (here / "opencode", here.parent / "opencode"):
+    for folder in (here / "opencode_plugin", here.parent / "opencode"):
         if (folder / PLUGIN).is_file():
             return folder
     raise ProjectError("the OpenCode plugin is not part of this installation: install skillc again")

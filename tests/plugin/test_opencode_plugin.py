@@ -42,6 +42,7 @@ def test_the_wheel_carries_its_files() -> None:
     settings = tomllib.loads((PLUGIN.parents[1] / "pyproject.toml").read_text("utf-8"))
     included = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included == {
-        f"plugin/opencode/{name}": f"skillc/opencode/{name}" for name in opencode.PLUGIN_FILES
+        f"plugin/opencode/{name}": f"skillc/opencode_plugin/{name}"
+        for name in opencode.PLUGIN_FILES
     }
     assert opencode.plugin_source() == PLUGIN
