@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.compiler import tiny
@@ -12,7 +14,7 @@ from tests.plugin.project import SKILL, FakeCompiler, Run, build_json, locked, w
 
 from skillc.ask import ask
 from skillc.server_process import serving
-from skillc_compiler.adapter import save_peft
+from skillc_compiler.adapter import load_peft, save_peft
 from skillc_compiler.bases import find_base
 from skillc_compiler.gguf_adapter import adapter_to_gguf
 from skillc_compiler.gguf_base import read_base_info
@@ -88,8 +90,16 @@ def test_what_does_not_fit_changes_nothing(
 def test_it_is_served_like_any_other(
     root: Path, tmp_path: Path, run: Run, compiler: FakeCompiler, peft: Path
 ) -> None:
+    """A PEFT folder, and the same adapter as a GGUF: both attached, and to the same effect."""
     write_skill(root, "testing")
-    run("add", "--adapter", peft, "--skill", "testing")
+    write_skill(root, "deploy")
+    base = read_base_info(find_base("tiny").gguf)
+    gguf = tmp_path / "lora.gguf"
+    gguf.write_bytes(adapter_to_gguf(load_peft(peft), base, "f16"))
+    assert run("add", "--adapter", peft, "--skill", "testing").code == 0
+    assert run("add", "--adapter", gguf, "--skill", "deploy").code == 0
+    assert b'"foreign": true' in (root / "skillc.lock").read_bytes()
+    assert gguf.read_bytes() == stored_gguf(root, "deploy")
     with serving(root, tmp_path / "log", ["--threads", "1"]) as url:
         with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as response:
             names = {model["id"] for model in json.load(response)["data"]}
@@ -97,5 +107,28 @@ def test_it_is_served_like_any_other(
         user = [{"role": "user", "content": "Which command do I run?"}]
         plain = ask(url, "tiny", user, max_tokens=8)
         adapted = ask(url, "tiny:testing", user, max_tokens=8)
+        again = ask(url, "tiny:deploy", user, max_tokens=8)
+        attached = chat(url, "tiny:deploy")["skillc"]["attached"]
+    assert [(one["name"], one["as"]) for one in attached] == [("deploy", "adapter")]
+    assert attached[0]["hash"] == hashlib.sha256(gguf.read_bytes()).hexdigest()
+    assert again.text == adapted.text
     assert plain.prompt_tokens == adapted.prompt_tokens
     assert plain.text != adapted.text
+
+
+def stored_gguf(root: Path, name: str) -> bytes:
+    """What the store has for a skill of the lock."""
+    key = locked(root).skills[name].key
+    return (root / ".skillc" / "store" / key / "adapter.gguf").read_bytes()
+
+
+def chat(url: str, model: str) -> Any:
+    """The whole answer to a question, with what was attached."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)

@@ -21,6 +21,17 @@ from skillc_compiler.adapter import save_peft
 from skillc_compiler.lock import Lock
 
 pytestmark = pytest.mark.slow
+RECIPE = """
+[writer]
+width = 16
+heads = 2
+[data]
+skills = 1
+facts = [1, 2]
+[schedule]
+steps = 2
+check_skills = 1
+"""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bases.md"
 
 
@@ -65,6 +76,8 @@ def test_every_command_of_the_page(
     # A stand-in has as much to learn in 240 steps as in 2.
     for name, value in (("STEPS", "2"), ("QUESTIONS", "4"), ("BATCH", "2")):
         monkeypatch.setenv(f"SKILLC_COMPILER_DISTILL_{name}", value)
+    (tmp_path / "few.toml").write_text(RECIPE, "utf-8")
+    monkeypatch.setenv("SKILLC_TRAIN_COMPILER_RECIPE", str(tmp_path / "few.toml"))
     where, compilers = tmp_path, []
 
     def run(line: str) -> Ran:
@@ -77,7 +90,7 @@ def test_every_command_of_the_page(
         return Ran(0, captured.out, captured.err)
 
     lines = commands()
-    assert len(lines) == 11
+    assert len(lines) == 14
     for line in lines:
         if line.startswith("mkdir"):
             subprocess.run(["bash", "-c", line], cwd=where, check=True)
@@ -92,9 +105,10 @@ def test_every_command_of_the_page(
             subprocess.run(["bash", "-c", line], cwd=where, check=True)
         else:
             run(line)
-            if line in ("skillc build", lines[-3]):
+            if line == "skillc build" or line.startswith("skillc add"):
                 lock = Lock.load(where / "skillc.lock")
                 compilers.append((lock.compiler.id, lock.skills["picking"].foreign))
-    assert [foreign for _, foreign in compilers] == [False, False, True]
-    assert compilers[0][0] != compilers[1][0]
+    assert [foreign for _, foreign in compilers] == [False, False, False, True]
+    made_by = [name for name, _ in compilers]
+    assert made_by == ["doc2lora-qwen3-4b", "writer-qwen3-4b", "distill", "distill"]
     assert shutil.which("bash")
