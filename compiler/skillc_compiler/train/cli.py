@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.writer_net import WriterNet
+from skillc_compiler.train.curves import draw_curves
 from skillc_compiler.train.export import export
 from skillc_compiler.train.feed import Feed, real_texts
 from skillc_compiler.train.nano import Nano
@@ -41,6 +42,7 @@ def train_base(
         run, feed, recipe, recipe.text, sizes,
         out=out, minutes=minutes, evaluate=validation(feed),
     )  # fmt: skip
+    _curves(out)
 
 
 def train_compiler(
@@ -63,6 +65,7 @@ def train_compiler(
         run, feed, recipe, recipe.joint, [1.0] * recipe.joint.steps,
         out=out, minutes=minutes, evaluate=validation(feed),
     )  # fmt: skip
+    _curves(out)
     if run.step == recipe.joint.steps:
         export_pair(recipe_name, out)
 
@@ -73,6 +76,11 @@ def export_pair(recipe_name: str, out: Path) -> Path:
     export(load_recipe(recipe_name), out, target)
     print(f"base and compiler -> {target}", file=sys.stderr)
     return target
+
+
+def _curves(out: Path) -> None:
+    if drawn := draw_curves(out):
+        print(f"curves -> {drawn}", file=sys.stderr)
 
 
 def _prepare(out: Path, seed: int) -> None:
