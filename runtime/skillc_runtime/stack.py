@@ -20,6 +20,8 @@ from skillc_compiler.gguf_types import DType, Field, Kind
 if TYPE_CHECKING:
     from skillc_compiler.gguf_check import CheckedAdapter
 
+_F16_MAX = 65504.0
+
 _Matrix = npt.NDArray[np.float32]
 
 
@@ -30,6 +32,11 @@ class Layer:
     data: bytes
     checked: CheckedAdapter
     scale: float
+
+    @property
+    def wide(self) -> bool:
+        """Whether float16 would lose something of it."""
+        return any(info.dtype == DType.F32 for info in self.checked.tensors.values())
 
     def targets(self) -> set[str]:
         """Names of the base's tensors that it changes."""
@@ -47,7 +54,11 @@ class Layer:
 
 
 def stack(layers: Sequence[Layer], arch: str) -> bytes:
-    """One float32 adapter that does what `layers` do together; equal input gives equal bytes."""
+    """One adapter that does what `layers` do together; equal input gives equal bytes.
+
+    It is float32 if one of them is, or where scaled values need it; else float16 with ranks padded
+    to a multiple of 32, which is what the fast kernels take.
+    """
     fields = {
         "general.architecture": Field(Kind.STRING, arch),
         "general.type": Field(Kind.STRING, "adapter"),
@@ -56,10 +67,14 @@ def stack(layers: Sequence[Layer], arch: str) -> bytes:
         "adapter.lora.alpha": Field(Kind.F32, 0.0),
     }
     tensors: list[Tensor] = []
+    wide = any(layer.wide for layer in layers)
     for target in sorted(set().union(*(layer.targets() for layer in layers))):
         pairs = [layer.factors(target) for layer in layers if target in layer.targets()]
         a = np.concatenate([a for a, _ in pairs], axis=0)
         b = np.concatenate([b for _, b in pairs], axis=1)
-        tensors.append(encode_tensor(f"{target}.lora_a", a, DType.F32))
-        tensors.append(encode_tensor(f"{target}.lora_b", b, DType.F32))
+        dtype = DType.F32 if wide or np.abs(b).max() > _F16_MAX else DType.F16
+        if dtype == DType.F16:
+            a, b = np.pad(a, ((0, -len(a) % 32), (0, 0))), np.pad(b, ((0, 0), (0, -len(a) % 32)))
+        tensors.append(encode_tensor(f"{target}.lora_a", a, dtype))
+        tensors.append(encode_tensor(f"{target}.lora_b", b, dtype))
     return b"".join(encode_gguf(fields, tensors))

@@ -58,11 +58,13 @@ def random_adapter(base: BaseInfo, seed: int, skill_hash: str = "5" * 64) -> Ada
     return Adapter(pairs, 4.0, manifest)
 
 
-def write_adapter(folder: Path, base: BaseInfo, seed: int, scale: float = 1.0) -> AdapterRef:
+def write_adapter(
+    folder: Path, base: BaseInfo, seed: int, scale: float = 1.0, dtype: str = "f32"
+) -> AdapterRef:
     """A random adapter's GGUF in `folder`, ready to attach."""
     import hashlib
 
-    data = adapter_to_gguf(random_adapter(base, seed), base)
+    data = adapter_to_gguf(random_adapter(base, seed), base, dtype)
     path = folder / f"adapter-{seed}.gguf"
     path.write_bytes(data)
     return AdapterRef(path, hashlib.sha256(data).hexdigest(), scale)

@@ -6,12 +6,16 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.support import prompt
+from tests.runtime.support import prompt, write_adapter
 
 from skillc_compiler.errors import ServeError
+from skillc_compiler.gguf_base import BaseInfo
+from skillc_compiler.gguf_check import read_header
+from skillc_compiler.gguf_types import DType
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.batched import decode_rows
 from skillc_runtime.context import Entry
@@ -20,6 +24,7 @@ from skillc_runtime.events import Finish, Piece, Started
 from skillc_runtime.llama import LoadedAdapter, lib
 from skillc_runtime.resident import CHUNK
 from skillc_runtime.sampling import Choice, Row, Sampling
+from skillc_runtime.stack import stack
 
 MakeEngine = Callable[..., Engine]
 
@@ -130,6 +135,23 @@ def test_two_adapters_add_at_their_scales(fresh: MakeEngine, adapters: list[Adap
     off = replace(a, scale=0.0)
     assert np.array_equal(engine.logits(tokens, [off]), engine.logits(tokens))
     assert np.array_equal(engine.logits(tokens, [off, b]), engine.logits(tokens, [b]))
+
+
+def test_set_of_float16_adapters_is_float16_with_padded_ranks(
+    fresh: MakeEngine, base: BaseInfo, tmp_path: Path
+) -> None:
+    engine = fresh(exact=True)
+    tokens = prompt(engine, 40)
+    refs = [write_adapter(tmp_path, base, seed, 0.5, dtype="f16") for seed in (1, 2)]
+    layers = [engine.adapters._read(ref) for ref in refs]
+    for scale, dtype, rank in ((0.5, DType.F16, 32), (1e7, DType.F32, 8)):
+        stacked = stack([replace(layer, scale=scale) for layer in layers], base.arch)
+        tensors = read_header(stacked).tensors.values()
+        assert {info.dtype for info in tensors} == {dtype}
+        assert {min(info.shape) for info in tensors} == {rank}
+    both = engine.logits(tokens, refs)
+    assert np.abs(both - engine.logits(tokens, refs[:1])).max() > 0.05
+    assert np.allclose(both, separately(engine, tokens, refs), atol=5e-3)
 
 
 def separately(engine: Engine, tokens: list[int], refs: list[AdapterRef]) -> Row:
