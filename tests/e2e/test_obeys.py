@@ -32,6 +32,14 @@ def test_quick_evaluation_holds_its_floors() -> None:
     assert figures["adapter_recall"] > figures["wrong_recall"] + 0.4
 
 
+def test_served_answers_are_those_of_torch() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "served_torch.py"
+    command = [sys.executable, str(script), "--prompts", "40", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["met"] and result["figures"]["prompts"] == 40, result["figures"]
+
+
 def test_official_client_gets_the_skill_and_says_so(tmp_path: Path) -> None:
     project = tmp_path / "orchard"
     target = project / ".skills" / "testing"
