@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import click
 
 from skillc.build import build, check_locked, preview
 from skillc.cli import Start
+from skillc.job import BATCH
 from skillc.outcome import BuildReport
 from skillc.plan import Plan, make_plan
 from skillc.progress import progress_for
@@ -22,7 +23,11 @@ from skillc.settings import MAX_RANK
 from skillc.target import find_target
 
 if TYPE_CHECKING:
+    from skillc_compiler.bases import Base
     from skillc_compiler.families.interface import Compiler
+
+RAY_BATCH = 256
+"""Skills that are out at Ray's workers together: a file is held open for each."""
 
 
 @click.command("build")
@@ -37,6 +42,19 @@ if TYPE_CHECKING:
     metavar="N",
     help="Rank of the adapters, over the project's setting.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["here", "ray"]),
+    default="here",
+    show_default=True,
+    help="What compiles: this process, or Ray's workers.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Ray's workers; one a core of $RAY_ADDRESS's cluster, or of this machine, without it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(
@@ -48,6 +66,8 @@ def command(
     dry_run: bool,
     locked: bool,
     rank: int | None,
+    engine: str,
+    workers: int | None,
     as_json: bool,
 ) -> int:
     """Compile the skills that changed.
@@ -56,6 +76,8 @@ def command(
     not be read or compiled; the others are built all the same. With --locked only adapters that are
     missing are fetched or compiled, and exit code 1 means that the lock is out of date.
     """
+    if workers is not None and engine != "ray":
+        raise click.UsageError("--workers is for --engine ray")
     started = time.perf_counter()
     project = Project.find(start.folder)
     target = find_target(base or project.settings.base)
@@ -68,12 +90,12 @@ def command(
         again = force and not loaded
         return make_plan(project, target, names=names, force=again, rank=rank, memory=memory)
 
-    def load() -> Compiler:
-        from skillc_compiler.families.interface import load_compiler
+    stack = ExitStack()
 
+    def load() -> Compiler:
         gc.enable()
         if not loaded:
-            loaded.append(load_compiler(target.base))
+            loaded.append(open_compiler(target.base, engine, workers, stack))
         return loaded[0]
 
     if dry_run:
@@ -82,14 +104,26 @@ def command(
             check_locked(plan)
         report = preview(plan)
     else:
-        with collecting_later():
-            report = build(make, load, progress_for(quiet=as_json), locked=locked)
+        batch = BATCH if engine == "here" else RAY_BATCH
+        with collecting_later(), stack:
+            report = build(make, load, progress_for(quiet=as_json), locked=locked, batch=batch)
     report = replace(report, seconds=time.perf_counter() - started)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         show(report)
     return report.exit_code
+
+
+def open_compiler(base: Base, engine: str, workers: int | None, stack: ExitStack) -> Compiler:
+    """The base's compiler in this process, or on Ray's workers until `stack` is closed."""
+    if engine == "ray":
+        from skillc.ray_engine import ray_workers
+
+        return stack.enter_context(ray_workers(base, workers))
+    from skillc_compiler.families.interface import load_compiler
+
+    return load_compiler(base)
 
 
 @contextmanager
