@@ -7,11 +7,15 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
+# The clients that the end-to-end tests drive; from npm, without running install scripts.
+CLIENTS := .e2e
+OPENCODE ?= opencode-ai@1.18.33
+LLM ?= llm==0.36
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench docs clean
+.PHONY: help demo test e2e lint format types bench docs clean
 
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,6 +24,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help:
 	@echo "make demo    build and serve examples/orchard and ask it questions"
 	@echo "make test    lint, types, layers and every test"
+	@echo "make e2e     drive the real OpenCode (installed by npm) against the real server"
 	@echo "make lint | format | types | bench | docs | clean"
 
 demo: $(DEMO_READY)
@@ -27,6 +32,9 @@ demo: $(DEMO_READY)
 
 test: lint types
 	$(BIN)/python -m pytest -q
+
+e2e: $(DEV_READY) $(CLIENTS)/.ready
+	$(BIN)/python -m pytest -q -m e2e tests/e2e
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .
@@ -48,11 +56,16 @@ docs: $(DEV_READY)
 	$(BIN)/python docs/make_schema.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(CLIENTS)/.ready: Makefile | $(BIN)/python
+	npm install --prefix $(CLIENTS) --ignore-scripts --no-fund --no-audit $(OPENCODE)
+	$(BIN)/python -m pip install -q --upgrade --target $(CLIENTS)/python $(LLM)
+	touch $@
 
 $(VENV)/.ready-torch: | $(BIN)/python
 	$(BIN)/python -m pip install -q $(TORCH)

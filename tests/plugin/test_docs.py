@@ -13,7 +13,7 @@ from skillc.cli import VERBS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *REPOSITORY.glob("*.md")])
+PAGES = sorted([*DOCS.rglob("*.md"), *REPOSITORY.glob("*.md")])
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 
 
@@ -31,7 +31,7 @@ def test_the_command_line_page_has_every_verb() -> None:
         assert summary in page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
@@ -41,3 +41,6 @@ def test_every_page_is_in_the_index() -> None:
     index = (DOCS / "index.md").read_text("utf-8")
     for page in DOCS.glob("*.md"):
         assert page.name == "index.md" or f"({page.name})" in index
+    clients = (DOCS / "clients" / "index.md").read_text("utf-8")
+    for page in DOCS.glob("clients/*.md"):
+        assert page.name == "index.md" or f"({page.name})" in clients

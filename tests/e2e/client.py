@@ -1,0 +1,117 @@
+"""The real OpenCode, headless, in a home of its own, without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLIENTS = Path(os.environ.get("SKILLC_E2E_CLIENTS", REPOSITORY / ".e2e"))
+SECONDS = float(os.environ.get("SKILLC_E2E_SECONDS", "300"))
+
+
+def opencode() -> Path:
+    """The client's binary; `make e2e` installs it."""
+    found = sorted(CLIENTS.glob("node_modules/opencode-linux-*/bin/opencode"), key=len_of)
+    found += sorted(CLIENTS.glob("node_modules/opencode-darwin-*/bin/opencode"), key=len_of)
+    assert found, f"no OpenCode in {CLIENTS}: run 'make e2e'"
+    return found[0]
+
+
+def len_of(path: Path) -> int:
+    return len(str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A run of the client: what it printed as events, and as text."""
+
+    events: list[dict[str, Any]]
+    err: str
+    code: int
+
+    @property
+    def session(self) -> str:
+        return str(self.events[0]["sessionID"])
+
+    @property
+    def errors(self) -> list[Any]:
+        return [event for event in self.events if event["type"] == "error"]
+
+    def outputs(self, tool: str) -> list[str]:
+        """What the calls of a tool returned."""
+        parts = [event["part"] for event in self.events if event["type"] == "tool_use"]
+        return [part["state"].get("output", "") for part in parts if part["tool"] == tool]
+
+
+@dataclass(slots=True)
+class OpenCode:
+    """OpenCode in `project`, with `home` for everything that it keeps."""
+
+    project: Path
+    home: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def run(self, prompt: str, *args: str, env: Mapping[str, str] | None = None) -> Done:
+        """`opencode run` with the prompt on standard input."""
+        done = self.call("run", "--format", "json", *args, prompt=prompt, env=env)
+        events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        return Done(events, done.stderr, done.returncode)
+
+    def call(
+        self, *args: str, prompt: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command: Sequence[str] = [str(opencode()), *args]
+        return subprocess.run(
+            command,
+            cwd=self.project,
+            env={**self.environment(), **(env or {})},
+            input=prompt,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """`opencode serve` for the block: the URL of the client's own HTTP interface."""
+        process = subprocess.Popen(
+            [str(opencode()), "serve", "--port", "0", "--hostname", "127.0.0.1"],
+            cwd=self.project,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            lines = iter(process.stdout.readline, "")
+            yield next(line.split()[-1] for line in lines if "listening on http" in line)
+        finally:
+            process.terminate()
+            process.communicate()
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "OPENCODE_DISABLE_MODELS_FETCH": "1",
+            "OPENCODE_DISABLE_AUTOUPDATE": "1",
+            "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+            **self.env,
+        }
+
+
+def post(url: str, body: Mapping[str, Any]) -> Any:
+    """What the client's HTTP interface answers."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        return json.loads(answer.read() or b"null")
