@@ -1,0 +1,78 @@
+"""How much later does OpenCode send its first request with the plugin than without?
+
+The two configurations differ in the `plugin` entry alone; runs alternate, and the medians of the
+time from the start of the process to the first chat request are compared.  Neither waits for npm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from _bench import say
+from _opencode import Stage, configure, staged
+from opencode_tokens import texts
+
+from skillc.figures import print_figures
+
+RUNS = 9
+TARGETS = {"added_ms": ("<", 150.0)}
+
+
+def first_request_s(stage: Stage) -> float:
+    """Seconds from the start of OpenCode to its first chat request."""
+    stage.relay.take()
+    started = time.perf_counter()
+    running = threading.Thread(target=stage.agent.run, args=("SAY hello", "--agent", "plain"))
+    running.start()
+    while not stage.relay.seen and running.is_alive():
+        time.sleep(0.002)
+    seconds = time.perf_counter() - started
+    running.join()
+    if not stage.relay.take():
+        raise SystemExit("OpenCode sent no request")
+    return seconds
+
+
+def measure(scratch: Path, runs: int) -> dict[str, float]:
+    with staged(scratch, texts(3)) as stage:
+        # An agent that is the same with and without the plugin.
+        plain = {"mode": "primary", "model": "skillc/nano", "prompt": "You help."}
+        agents = {"plain": {**plain, "permission": {"*": "deny"}}, "title": {"disable": True}}
+        configure(stage.project, agent=agents)
+        path = stage.project / "opencode.json"
+        configs = {"with": json.loads(path.read_text("utf-8"))}
+        configs["without"] = {k: v for k, v in configs["with"].items() if k != "plugin"}
+        seconds: dict[str, list[float]] = {"with": [], "without": []}
+        for turn in range(runs + 1):
+            for name, config in configs.items():
+                path.write_text(json.dumps(config), "utf-8")
+                took = first_request_s(stage)
+                if turn:  # the first start of all fills caches
+                    seconds[name].append(took)
+                say(f"{name} the plugin: {took * 1000:.0f} ms")
+    median = {name: statistics.median(times) * 1000 for name, times in seconds.items()}
+    return {
+        "added_ms": median["with"] - median["without"],
+        "with_ms": median["with"],
+        "without_ms": median["without"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one run each")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="skillc-opencode-") as folder:
+        figures = measure(Path(folder), 1 if args.quick else RUNS)
+    print_figures("opencode_startup", figures, TARGETS, as_json=args.json)
+
+
+if __name__ == "__main__":
+    main()
