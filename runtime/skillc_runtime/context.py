@@ -100,9 +100,13 @@ class Context:
         """Let `target` have the cells of `source` from position `start` to before `end` too."""
         lib.llama_memory_seq_cp(self._memory, source, target, start, end)
 
+    def state_size(self, sequence: int) -> int:
+        """Bytes that `save` would give."""
+        return int(lib.llama_state_seq_get_size(self.handle, sequence))
+
     def save(self, sequence: int) -> State:
         """A copy of what the cache holds of a sequence: uint8 [bytes]."""
-        state: State = np.empty(lib.llama_state_seq_get_size(self.handle, sequence), np.uint8)
+        state: State = np.empty(self.state_size(sequence), np.uint8)
         data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         size = lib.llama_state_seq_get_data(self.handle, data, len(state), sequence)
         return state[:size]

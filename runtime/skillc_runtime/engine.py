@@ -52,11 +52,13 @@ class Engine:
         max_adapters: int = 16,
         exact: bool = False,
         repeatable: bool | None = None,
+        snapshot_bytes: int = 128 << 20,
     ) -> None:
         """Load the base; `exact` trades speed for a float32 cache, for parity checks.
 
         `repeatable` (default: for small bases) trades speed for answers that do not depend, to
-        the last bit, on what is answered at the same time or was before.
+        the last bit, on what is answered at the same time or was before.  `snapshot_bytes` is what
+        copies of prompts that left the context may take in memory.
 
         BaseModelError when the base cannot be read, ServeError when it leaves no context.
         """
@@ -82,6 +84,7 @@ class Engine:
             self.model.vocab,
             n_ctx=self.n_ctx,
             repeatable=repeatable and not self.context.recurrent,
+            snapshot_bytes=snapshot_bytes,
         )
         self._lock = threading.Lock()
         self._closed = False

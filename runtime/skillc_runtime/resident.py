@@ -11,9 +11,8 @@ from skillc_runtime.adapters import SetKey
 if TYPE_CHECKING:
     from skillc_runtime.task import Task
 
-# An engine that is not repeatable decodes prompts in these chunks and takes beginnings over in
-# them, because its kernels round otherwise for other numbers of tokens.
 CHUNK = 64
+"""The tokens of a prompt that an engine which is not repeatable decodes at once, and takes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +32,17 @@ class Origin:
 
 @dataclass(slots=True)
 class Slot:
-    """A sequence of the context: its tokens, what decoded them, and whose answer it is now.
-
-    Others may take over the first `solid` tokens.
-    """
+    """A sequence of the context: its tokens, what decoded them, and whose answer it is now."""
 
     number: int
     tokens: list[int] = field(default_factory=list)
     origin: Origin = Origin()
-    solid: int = 0
     task: Task | None = None
     used: int = 0
 
     def shared(self, origin: Origin, tokens: Sequence[int], step: int) -> int:
         """How many leading tokens need no decoding: a multiple of `step`, fewer than all."""
-        most = min(self.solid, len(self.tokens), len(tokens) - 1)
+        most = min(len(self.tokens), len(tokens) - 1)
         agree = self.origin.agrees(origin)
         if agree is not None:
             most = min(most, agree)
@@ -56,7 +51,6 @@ class Slot:
     def cut(self, size: int) -> None:
         """Keep the first `size` tokens."""
         del self.tokens[size:]
-        self.solid = min(self.solid, size)
 
 
 def common(left: Sequence[int], right: Sequence[int], most: int) -> int:

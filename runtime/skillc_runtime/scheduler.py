@@ -22,6 +22,7 @@ from skillc_runtime.events import Failed
 from skillc_runtime.llama import Vocab
 from skillc_runtime.resident import CHUNK, Slot
 from skillc_runtime.slots import Slots
+from skillc_runtime.snapshots import Snapshots
 from skillc_runtime.task import Task
 
 log = logging.getLogger("skillc")
@@ -60,6 +61,7 @@ class Scheduler:
         *,
         n_ctx: int,
         repeatable: bool,
+        snapshot_bytes: int = 0,
         quantum: int = QUANTUM,
     ) -> None:
         """`repeatable`: what an answer is does not depend, to the last bit, on other answers."""
@@ -70,7 +72,7 @@ class Scheduler:
         self._repeatable = repeatable
         self.quantum = quantum
         self._cells = Cells(context, context.sequences, ordered=repeatable)
-        self.slots = Slots(context, self._cells)
+        self.slots = Slots(context, self._cells, Snapshots(snapshot_bytes))
         self._waiting: deque[Task] = deque()
         self._running: list[Task] = []
         self.attached: SetKey | None = None
@@ -243,9 +245,8 @@ class Scheduler:
             task, slot = share.task, share.task.slot
             assert slot is not None
             slot.tokens += task.tokens[task.done : task.done + share.count]
-            size = len(slot.tokens)
-            whole = min(size, task.prompt_tokens) // CHUNK * CHUNK
-            slot.solid = size if self._repeatable else whole
+            if len(slot.tokens) in (task.origin.switch, (task.prompt_tokens - 1) // CHUNK * CHUNK):
+                self.slots.remember(slot)
 
     def _choose(self, shares: Sequence[_Share], outputs: Sequence[bool]) -> None:
         poisoned: list[Task] = []

@@ -101,8 +101,14 @@ def test_errors_arrive_as_what_they_are(worker: ProcessWorker, tmp_path: Path) -
     assert isinstance(Asked(worker, []).end, Failed)
 
 
-def test_cancelled_answer_ends(worker: ProcessWorker) -> None:
-    asked = Asked(worker, [1, 2, 3], count=900)
+def endless(engine: Engine) -> dict[int, float]:
+    """The bias under which no answer ends of itself."""
+    vocab = engine.model.vocab
+    return {token: -100.0 for token in range(vocab.size) if vocab.is_end(token)}
+
+
+def test_cancelled_answer_ends(worker: ProcessWorker, engine: Engine) -> None:
+    asked = Asked(worker, [1, 2, 3], count=900, logit_bias=endless(engine))
     wait_for(lambda: len(asked.events) > 3)
     asked.job.cancel.set()
     end = asked.end
@@ -139,11 +145,14 @@ def kill_under_load(
 ) -> int:
     """Kill the process again and again; every answer is right or lost.  Returns how many are."""
     tokens = prompt(engine, 40)
-    asked = Sampling(max_tokens=60)
+    asked = Sampling(max_tokens=60, logit_bias=endless(engine))
     expected = [engine.answer(tokens, refs[i:2], asked).text for i in range(3)]
     lost = 0
     for _ in range(times):
-        jobs = [(i % 3, Asked(worker, tokens, refs[i % 3 : 2], 60)) for i in range(9)]
+        jobs = [
+            (i % 3, Asked(worker, tokens, refs[i % 3 : 2], 60, logit_bias=asked.logit_bias))
+            for i in range(9)
+        ]
         wait_for(lambda jobs=jobs: any(len(one.events) > 2 for _, one in jobs))  # type: ignore[misc]
         pid = worker.pid
         assert pid is not None
@@ -185,9 +194,9 @@ def test_server_outlives_its_engine(project: ProjectFolder) -> None:
         client = Client(server)
         before = client.text(chat("tiny:deploy"))
         replies = []
-        asking = threading.Thread(
-            target=lambda: replies.append(client.chat(chat("tiny:deploy", max_tokens=900)))
-        )
+        bias = {str(token): value for token, value in endless(server.worker.engine).items()}
+        body = chat("tiny:deploy", max_tokens=900, logit_bias=bias)
+        asking = threading.Thread(target=lambda: replies.append(client.chat(body)))
         worker = server.worker
         assert isinstance(worker, ProcessWorker)
         decodes = worker.engine.counts.decodes
