@@ -1,8 +1,8 @@
 """Do the server's answers equal those of torch with the same adapter, token for token?
 
 Held-out skills; torch runs the base in float32 with the adapter's matrices as the GGUF has them,
-both sides choose greedily. Where the two likeliest tokens are nearly equal, rounding decides: `same`
-counts whole answers, `same_tokens` the tokens up to the first difference.
+both sides choose greedily. Where the two likeliest tokens are nearly equal, rounding decides:
+`same` counts whole answers, `same_tokens` the tokens up to the first difference.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def train(
     minutes: float = 0.0,
     evaluate: Callable[[Run], dict[str, float]] | None = None,
     evaluate_every: int = 500,
-    save_every: int = 100,
+    save_every: int = 50,
 ) -> None:
     """Run `stage` from `run.step` to its end, or until `minutes` are over; checkpoints in `out`."""
     name = feed.stage
