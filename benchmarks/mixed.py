@@ -1,0 +1,142 @@
+"""Eight clients at once: eight skills against one skill, and against a server with the text.
+
+`own_ratio`: total tokens per second of eight answers under eight skills, over those of eight under
+one skill, in one engine by turns. `peer_ratio`: our server and `llama_cpp.server` on the same GGUF
+by turns; eight clients ask for eight skills of about 1,000 tokens, as adapters here and as text in
+the system message there. That needs `pip install 'llama-cpp-python[server]'`; without it the figure
+is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+from _engine import nano, random_refs, say, served, skill_text, streamed, write_project
+
+from skillc.figures import print_figures
+from skillc_runtime.adapters import AdapterRef
+from skillc_runtime.engine import Engine
+from skillc_runtime.events import Event, Failed, Piece
+from skillc_runtime.sampling import Sampling
+from skillc_runtime.task import Task
+
+CLIENTS, RULES, TOKENS = 8, 45, 32
+TARGETS = {"own_ratio": (">=", 0.8), "peer_ratio": (">=", 4.0)}
+
+
+def tokens_per_second(engine: Engine, refs: Sequence[AdapterRef], turn: int, count: int) -> float:
+    """Of CLIENTS answers decoded at once, the n-th under the n-th adapter (or the last)."""
+    said: list[Event | Failed] = []
+    prompts = [[300 + turn, 400 + i, *range(20, 60)] for i in range(CLIENTS)]
+    started = time.perf_counter()
+    for i, prompt in enumerate(prompts):
+        ref = refs[min(i, len(refs) - 1)]
+        engine.submit(Task(prompt, [ref], Sampling(max_tokens=count), said.append))
+    while engine.step():
+        pass
+    return sum(isinstance(event, Piece) for event in said) / (time.perf_counter() - started)
+
+
+def own(turns: int, count: int) -> tuple[float, float]:
+    """Median tokens per second of one skill, and of eight."""
+    one, eight = [], []
+    with tempfile.TemporaryDirectory() as scratch, nano() as engine:
+        refs = random_refs(Path(scratch), engine.base, CLIENTS)
+        for turn in range(turns + 1):
+            found = [tokens_per_second(engine, r, turn, count) for r in (refs[:1], refs)]
+            if turn:  # the first loads
+                one.append(found[0])
+                eight.append(found[1])
+    return statistics.median(one), statistics.median(eight)
+
+
+@contextmanager
+def peer(gguf: Path) -> Iterator[str]:
+    """`llama_cpp.server` with that base: its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf)]
+    command += ["--n_ctx", "4096", "--n_threads", "1", "--port", str(port)]
+    command += ["--interrupt_requests", "false", "--verbose", "false"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "llama_cpp.server ended"
+            try:
+                urlopen(f"{url}/v1/models", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def clients_rate(url: str, turn: int, count: int, *, text: bool) -> float:
+    """Tokens per second of CLIENTS clients that each ask one question of a skill of their own."""
+
+    def ask(number: int) -> int:
+        question = {"role": "user", "content": f"Question {turn}: what comes next?"}
+        system = {"role": "system", "content": skill_text(number, RULES)}
+        body = {
+            "model": "nano" if text else f"nano:skill-{number}",
+            "messages": [system, question] if text else [question],
+            "max_tokens": count,
+            "temperature": 0,
+            "logit_bias": {},
+        }
+        return len(streamed(url, body))
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        tokens = sum(pool.map(ask, range(CLIENTS)))
+    return tokens / (time.perf_counter() - started)
+
+
+def against_peer(turns: int, count: int) -> tuple[float, float]:
+    """Median tokens per second of our server, and of the other."""
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as scratch, nano() as engine:
+        write_project(Path(scratch), engine.base, CLIENTS, rules=RULES)
+        with served(Path(scratch), "--threads", "1") as (url, _), peer(engine.base.path) as other:
+            for turn in range(turns + 1):
+                found = clients_rate(url, turn, count, text=False)
+                beside = clients_rate(other, turn, count, text=True)
+                if turn:
+                    ours.append(found)
+                    theirs.append(beside)
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=5, metavar="N")
+    parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    one, eight = own(args.turns, args.tokens)
+    figures = {"one_tokens_s": one, "eight_tokens_s": eight, "own_ratio": eight / one}
+    if importlib.util.find_spec("fastapi") is None:
+        say("llama_cpp.server cannot run here: pip install 'llama-cpp-python[server]'")
+    else:
+        ours, theirs = against_peer(args.turns, args.tokens)
+        figures |= {"ours_tokens_s": ours, "peer_tokens_s": theirs, "peer_ratio": ours / theirs}
+    print_figures("mixed", figures, TARGETS, as_json=args.json)
+
+
+if __name__ == "__main__":
+    main()
