@@ -46,7 +46,9 @@ class ApiError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to the answer."""
-        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        # Of a body that was not read the rest may still come: that connection has no next request.
+        close = {"Connection": "close"} if self.status in (408, 413) else {}
+        return close if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
 def invalid(param: str, message: str) -> ApiError:

@@ -64,7 +64,13 @@ def create_app(
         routes=routes,
         middleware=[
             Middleware(Watch, service=service, paths=[route.path for route in routes]),
-            Middleware(Guard, host=settings.host, hosts=settings.hosts, token=settings.token),
+            Middleware(
+                Guard,
+                host=settings.host,
+                hosts=settings.hosts,
+                token=settings.token,
+                body_seconds=settings.body_seconds,
+            ),
         ],
         exception_handlers={
             ApiError: _api_error,
@@ -96,6 +102,7 @@ def routes_of(service: Service) -> list[Route]:
         Route("/v1/load_lora_adapter", lora.load, methods=["POST"]),
         Route("/v1/unload_lora_adapter", lora.unload, methods=["POST"]),
         Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
+        Route("/openapi.json", endpoints.openapi),
     ]
 
 

@@ -23,6 +23,7 @@ from skillc_runtime.elision import KnownSkill
 from skillc_runtime.fields import Body, parse_body, text
 from skillc_runtime.log import FACTS
 from skillc_runtime.names import unknown_model
+from skillc_runtime.openapi import description
 from skillc_runtime.reply import Delta
 from skillc_runtime.responses_answer import ResponsesWriter
 from skillc_runtime.responses_request import responses_to_chat
@@ -122,6 +123,10 @@ class Endpoints:
         line = f"{name} writes text and gives no embeddings; use a model made for them"
         raise ApiError(400, line, code="embeddings_not_supported", param="model")
 
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json"""
+        return JSONResponse(description(self._service.registry.name))
+
     async def health(self, request: Request) -> Response:
         """GET /health: 200 only when requests can be answered."""
         service = self._service
@@ -148,6 +153,10 @@ class Endpoints:
         if service.verified:
             metrics.adapters_loaded.set(len(service.engine.adapters))
             metrics.adapter_loads.set(service.engine.adapters.loads)
+            if (counts := getattr(service.engine, "counts", None)) is not None:
+                metrics.switches.set(counts.switches)
+                metrics.batches.set(counts.decodes)
+                metrics.batch_tokens.set(counts.tokens)
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _answer(

@@ -5,9 +5,11 @@ A page in the user's browser can reach a server on this machine; these checks ke
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 from collections.abc import Sequence
+from time import monotonic
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -25,9 +27,19 @@ class Guard:
     """ASGI middleware; refuses with an error in the shape of the API that was asked."""
 
     def __init__(
-        self, app: ASGIApp, *, host: str, hosts: Sequence[str] = (), token: str | None = None
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        hosts: Sequence[str] = (),
+        token: str | None = None,
+        body_seconds: float = 30.0,
     ) -> None:
-        """`host` is what the server is bound to, `hosts` are further names it may be called by."""
+        """`host` is what the server is bound to, `hosts` are further names it may be called by.
+
+        A body must be there `body_seconds` after its first part was waited for.
+        """
+        self._body_seconds = body_seconds
         self._app = app
         bound = f"[{host}]" if ":" in host else host
         self._hosts = frozenset(map(str.lower, (*LOCAL_HOSTS, bound, *hosts)))
@@ -45,7 +57,7 @@ class Guard:
             response = JSONResponse(error_body(scope["path"], error), error.status, error.headers())
             await response(scope, receive, send)
             return
-        await self._app(scope, bounded(receive), send)
+        await self._app(scope, bounded(receive, self._body_seconds), send)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -95,13 +107,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def bounded(receive: Receive) -> Receive:
-    """`receive` that fails once a body without a declared length grows too large."""
-    size = 0
+def bounded(receive: Receive, seconds: float) -> Receive:
+    """`receive` that fails once a body grows too large or takes longer than `seconds`."""
+    size, ends, whole = 0, 0.0, False
 
     async def limited() -> Message:
-        nonlocal size
-        message = await receive()
+        nonlocal size, ends, whole
+        ends = ends or monotonic() + seconds
+        try:
+            # Once the body is there, the next message is that the client has gone: wait for it.
+            left = None if whole else max(0.0, ends - monotonic())
+            message = await asyncio.wait_for(receive(), left)
+        except asyncio.TimeoutError:
+            line = f"the body took longer than {seconds:g} s"
+            raise ApiError(408, line, code="request_timeout") from None
+        whole = not message.get("more_body", False)
         size += len(message.get("body", b""))
         if size > MAX_BODY:
             raise too_large()

@@ -12,7 +12,7 @@ from skillc_runtime.fields import Body, objects
 
 Message = dict[str, Any]
 
-_ROLES = {
+ROLES = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -32,10 +32,10 @@ def read_messages(body: Body) -> list[Message]:
 
 def _message(message: Body, where: str) -> Message:
     role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise invalid(f"{where}.role", f"must be one of {', '.join(_ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}")
     result: Message = {
-        "role": _ROLES[role],
+        "role": ROLES[role],
         "content": _content(message.get("content"), f"{where}.content"),
     }
     if role == "assistant" and (calls := objects(message, "tool_calls")):

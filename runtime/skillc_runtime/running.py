@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -88,9 +89,12 @@ class Running:
         self.prepared = prepared
         self.replies: list[Reply] = []
         self.ttft: float | None = None
+        self._started = False
         self._stopped = False
         self._service = service
         self._arrived = arrived
+        self._ends = None if prepared.deadline is None else arrived + prepared.deadline
+        self._expired = False
         self._inbox = Inbox()
         self._jobs: list[Job] = []
         for index, (prompt, sampling) in enumerate(prepared.jobs()):
@@ -111,6 +115,8 @@ class Running:
         except QueueFullError as error:
             self._cancel()
             raise ApiError(429, str(error), code="queue_full", retry_after=1) from error
+        self._started = True
+        self._service.metrics.running.add(1)
         for member in self.prepared.skills.members:
             labels = {"skill": member.name, "as": member.served_as}
             self._service.metrics.skill_requests.add(1, **labels)
@@ -118,10 +124,11 @@ class Running:
     def stop(self) -> None:
         """Cancel what is left, and count what was done."""
         self._cancel()
-        if self._stopped:
+        if self._stopped or not self._started:
             return
         self._stopped = True
         metrics, usage = self._service.metrics, self.usage()
+        metrics.running.add(-1)
         metrics.prompt_tokens.add(usage.prompt)
         metrics.cached_tokens.add(usage.cached)
         metrics.elided_tokens.add(self.prepared.tokens_elided)
@@ -129,20 +136,56 @@ class Running:
         for reply in self.replies:
             metrics.finished.add(1, reason=reply.finish_reason or "unfinished")
         metrics.duration.observe(perf_counter() - self._arrived)
+        if usage.prompt:
+            metrics.prefixes.add(1, result="hit" if usage.cached else "miss")
         if self.ttft is not None:
             metrics.ttft.observe(self.ttft)
+        for member in self.prepared.skills.members:
+            metrics.skill_tokens.add(usage.completion, skill=member.name)
+            if self.ttft is not None:
+                metrics.skill_ttft.observe(self.ttft, skill=member.name)
 
     async def begin(self) -> list[tuple[int, Delta]]:
         """Wait until the skills are attached; ApiError when they cannot be."""
-        return self._take(await self._inbox.get())
+        return await self._next(None)
 
     async def deltas(self, timeout: float | None = None) -> list[tuple[int, Delta]]:
         """What the next events add to which choice; asyncio.TimeoutError after `timeout` seconds
         without one."""
-        found = self._take(await self._inbox.get(timeout))
+        found = await self._next(timeout)
         while not self.done and self._inbox.waiting:
             found += self._take(await self._inbox.get())
         return found
+
+    async def _next(self, timeout: float | None) -> list[tuple[int, Delta]]:
+        if self._ends is None:
+            return self._take(await self._inbox.get(timeout))
+        left = self._ends - perf_counter()
+        if left > 0:
+            with suppress(asyncio.TimeoutError):
+                return self._take(await self._inbox.get(min(left, timeout or left)))
+        if perf_counter() < self._ends:
+            raise asyncio.TimeoutError
+        await asyncio.sleep(0)
+        found = []
+        while self._inbox.waiting and not self.done:  # what has come all the same
+            found += self._take(await self._inbox.get())
+        return found + ([] if self.done else self._expire())
+
+    def _expire(self) -> list[tuple[int, Delta]]:
+        """End what has begun where it is; ApiError when nothing has."""
+        self._cancel()
+        self._expired = True
+        self._service.metrics.expired.add(1)
+        if self.ttft is None:
+            line = f"no answer within the deadline of {self.prepared.deadline:g} s"
+            raise ApiError(503, line, code="deadline_exceeded", retry_after=1)
+        return [
+            (index, delta)
+            for index, reply in enumerate(self.replies)
+            if reply.finish_reason is None
+            for delta in reply.cut()
+        ]
 
     def usage(self) -> Usage:
         """The tokens so far."""
@@ -156,7 +199,9 @@ class Running:
     def report(self) -> dict[str, Any]:
         """The `skillc` field of the answer."""
         base, usage = self._service.registry.base, self.usage()
+        cut = {"cut_by": "deadline"} if self._expired else {}
         return {
+            **cut,
             "attached": self.prepared.skills.report(),
             "base": {"name": self._service.registry.name, "hash": base.hash},
             "prompt_tokens": usage.prompt,
@@ -170,6 +215,7 @@ class Running:
         prepared, usage = self.prepared, self.usage()
         reasons = [reply.finish_reason for reply in self.replies]
         return {
+            **({"cut_by": "deadline"} if self._expired else {}),
             "model": prepared.model,
             "skills": [f"{m.name}@{m.scale:g}" for m in prepared.skills.members],
             "stream": prepared.stream,

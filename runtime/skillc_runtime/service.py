@@ -10,6 +10,7 @@ from functools import cached_property
 from skillc_compiler.errors import ServeError
 from skillc_runtime.api_error import ApiError, invalid
 from skillc_runtime.constraint import read_constraint
+from skillc_runtime.deadline import read_deadline
 from skillc_runtime.dialects import Dialect, dialect_of
 from skillc_runtime.elision import ELIDE_HEADER, elide, find_mentions
 from skillc_runtime.engine import Engine
@@ -49,6 +50,7 @@ class Prepared:
     tools: tuple[str, ...] = ()
     prefix: str = ""
     tokens_elided: int = 0
+    deadline: float | None = None  # seconds from arrival
 
     def jobs(self) -> Iterator[tuple[tuple[int, ...], Sampling]]:
         """Prompt and sampling of each choice, in the order of their indices."""
@@ -203,6 +205,7 @@ class Service:
                 body, self.engine, chat=chat, max_tokens=self.settings.max_tokens
             ),
             n=read_count(body),
+            deadline=read_deadline(body, headers, self.settings.deadline),
             stream=stream,
             include_usage=flag(options, "include_usage"),
         )

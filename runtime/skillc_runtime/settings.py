@@ -19,6 +19,7 @@ class ServeSettings:
     that clients must send; without one only this machine may be listened on.  `alive` says in one
     line what else that serving depends on has died (None: nothing); /health is then a 503.
     `lora_loading` lets clients load and unload adapters of the project's store.
+    `deadline` is the most seconds a request may take, `body_seconds` those to send its body in.
     `in_process` runs the engine in this process: a native crash then ends it.
     `log` gets one line of JSON for each request once it has ended (None: nothing is logged).
     """
@@ -37,6 +38,8 @@ class ServeSettings:
     max_waiting: int = 32
     ping_seconds: float = 5.0
     lora_loading: bool = False
+    deadline: float | None = None
+    body_seconds: float = 30.0
     stop_seconds: float = 5.0
     in_process: bool = False
     log: Callable[[str], None] | None = None

@@ -20,6 +20,12 @@ from skillc_runtime.settings import ServeSettings
 @click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
 @click.option("--log", is_flag=True, help="Write a line of JSON to stderr for each request.")
 @click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="The most a request may take; it may ask for less.",
+)
+@click.option(
     "--lora-loading",
     is_flag=True,
     help="Let clients load and unload adapters of the project's store (vLLM's endpoints).",
@@ -42,6 +48,7 @@ def command(
     name: str | None,
     api_key: str | None,
     log: bool,
+    deadline: float | None,
     lora_loading: bool,
     upstream: str | None,
     upstream_model: str | None,
@@ -81,6 +88,7 @@ def command(
         token=api_key,
         n_ctx=ctx,
         n_threads=threads,
+        deadline=deadline,
         lora_loading=lora_loading,
         log=(lambda line: click.echo(line, err=True)) if log else None,
     )
