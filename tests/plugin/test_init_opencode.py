@@ -109,6 +109,17 @@ def test_what_it_wrote_is_brought_up_to_date(root: Path, run: Run) -> None:
     assert (root / "opencode.json").read_text("utf-8") == MINE
 
 
+def test_what_the_user_writes_between_two_runs_is_kept(root: Path, run: Run) -> None:
+    path = root / "opencode.json"
+    path.write_text(MINE, "utf-8")
+    run("init", "opencode")
+    path.write_text(jsonc.put(path.read_text("utf-8"), ("theme",), "dark"), "utf-8")
+    run("init", "opencode")
+    run("init", "opencode", "--remove")
+    assert config(root) == {**jsonc.parse(MINE).value, "theme": "dark"}
+    assert "// my model" in path.read_text("utf-8")
+
+
 def test_print_writes_nothing(root: Path, run: Run) -> None:
     done = run("init", "opencode", "--print")
     assert json.loads(done.out)["agent"]["slim"]["model"] == "skillc/tiny"

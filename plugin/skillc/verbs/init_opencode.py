@@ -62,13 +62,13 @@ def put_in(place: Place, base: Base, url: str, *, fresh: bool, only_print: bool)
 
     record = opencode.load_record(place.record)
     before = read(place.config)
-    original = record.before if record.entries else before
     context = read_base_info(base.gguf).context_length
-    fresh = fresh and original is None
-    wanted = list(opencode.entries(place, base.name, context, url, fresh=fresh))
-    text = "{}\n" if before is None else before
     try:
-        merged = opencode.merge(text, wanted, record)
+        # What the user has written since the last time is not to be lost by --remove.
+        original = opencode.without(before, record)[0] if before and record.entries else before
+        fresh = fresh and original is None
+        wanted = list(opencode.entries(place, base.name, context, url, fresh=fresh))
+        merged = opencode.merge("{}\n" if before is None else before, wanted, record)
     except JsoncError as error:
         raise ProjectError(f"{place.config}: {error}: mend it, then run this again") from error
     if only_print:
