@@ -20,10 +20,11 @@ from skillc_compiler.errors import ServeError
 from skillc_runtime import batched
 from skillc_runtime.adapters import AdapterCache, AdapterRef, not_finite, set_key
 from skillc_runtime.context import Context
+from skillc_runtime.counts import Counts
 from skillc_runtime.events import Answer, Event, Failed, Piece, Started
 from skillc_runtime.llama import Model
 from skillc_runtime.sampling import Row, Sampling
-from skillc_runtime.scheduler import Counts, Scheduler
+from skillc_runtime.scheduler import Scheduler
 from skillc_runtime.task import Task
 
 if TYPE_CHECKING:

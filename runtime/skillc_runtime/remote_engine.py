@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skillc_runtime.adapters import AdapterCache, AdapterRef
+from skillc_runtime.counts import Counts
 from skillc_runtime.engine import Engine
 from skillc_runtime.events import Event, Failed, Finish
 from skillc_runtime.llama import Model
 from skillc_runtime.sampling import Sampling
-from skillc_runtime.scheduler import Counts
 from skillc_runtime.worker import Cancel, Job, Worker
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from skillc_compiler.errors import ServeError, SkillcError
 from skillc_runtime.adapters import AdapterCache, SetKey, not_finite
 from skillc_runtime.cells import Cells
 from skillc_runtime.context import BATCH, Context, Entry
+from skillc_runtime.counts import Counts
 from skillc_runtime.events import Failed
 from skillc_runtime.llama import Vocab
 from skillc_runtime.resident import CHUNK, Slot
@@ -30,15 +31,6 @@ log = logging.getLogger("skillc")
 QUANTUM = 16
 # From 64 tokens on attention goes through the cache in tiles, which rounds otherwise.
 _UNTILED = 63
-
-
-@dataclass(slots=True)
-class Counts:
-    """What has been done so far."""
-
-    decodes: int = 0
-    tokens: int = 0
-    switches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +128,22 @@ class Scheduler:
 
     def admit(self) -> None:
         """Begin waiting tasks, in order, as long as there is room for them."""
+        for task in self._running:
+            if task.slot is None and not self.slots.place(task):
+                return
         while self._waiting and self._begin(self._waiting[0]):
             self._waiting.popleft()
 
     def advance(self) -> None:
         """Decode one batch of the set whose turn it is."""
         tasks = self._next_group()
-        if not tasks:
-            return
         entries, shares = self._batch(tasks)
+        while not self.slots.reserve(len(entries)) and self._set_back():
+            entries, shares = self._batch(tasks)
+        if not shares:
+            return
         try:
-            self._decode(tasks[0], entries)
+            self._decode(shares[0].task, entries)
         except SkillcError as error:
             # All sequences are gone. Whose fault it was nobody knows.
             self.lose()
@@ -155,6 +152,13 @@ class Scheduler:
             return
         self._note(shares)
         self._choose(shares, [entry.output for entry in entries])
+
+    def _set_back(self) -> bool:
+        """Let the newest answer wait again; it goes on where it was. False: there is but one."""
+        placed = [task for task in self._running if task.slot is not None]
+        if len(placed) > 1:
+            self.slots.leave(placed[-1])
+        return len(placed) > 1
 
     def _begin(self, task: Task) -> bool:
         if not self.slots.place(task):
@@ -171,7 +175,8 @@ class Scheduler:
         """The tasks of one set, those first whose prompt is in."""
         groups: dict[SetKey, list[Task]] = {}
         for task in self._running:
-            groups.setdefault(task.turn, []).append(task)
+            if task.slot is not None:
+                groups.setdefault(task.turn, []).append(task)
         if not groups:
             return []
         first = {key: min(task.served for task in tasks) for key, tasks in groups.items()}
@@ -188,8 +193,7 @@ class Scheduler:
         shares: list[_Share] = []
         room = _UNTILED - 1 if self._repeatable else BATCH
         for task in tasks:
-            count = self._piece(task, room - len(entries))
-            if not count or task.slot is None:
+            if task.slot is None or not (count := self._piece(task, room - len(entries))):
                 continue
             at, end = task.done, len(task.tokens) - 1
             entries += [

@@ -16,6 +16,8 @@ _LITTLE = 16
 """So many tokens a sequence may lose when another answer goes on with it; else it stays."""
 _WORTH = 256
 """So many tokens make a copy worth its time."""
+_AHEAD = 256
+"""So many tokens of an answer are promised room at a time: most end long before they must."""
 
 
 class Slots:
@@ -44,15 +46,22 @@ class Slots:
 
     def place(self, task: Task) -> bool:
         """Give `task` a sequence; False when it has to wait for one, or for cells."""
-        promised = sum(slot.task.most for slot in self._all if slot.task is not None)
-        if not self._idle() or (promised and promised + task.most > self._room):
+        promised = sum(_promise(slot.task) for slot in self._all if slot.task is not None)
+        if not self._idle() or (promised and promised + _promise(task) > self._room):
             return False
-        slot = self._filled(task, promised + task.most)
+        promised += _promise(task)
+        slot = self._filled(task, promised)
         self._clock += 1
         slot.task, slot.used, slot.origin = task, self._clock, task.origin
         task.slot = slot
-        self._make_room(promised + task.most)
+        self._make_room(promised)
         return True
+
+    def reserve(self, count: int) -> bool:
+        """Make room for `count` more tokens; False when answers on their way need all there is."""
+        active = sum(len(slot.tokens) for slot in self._all if slot.task is not None)
+        self._make_room(active + count)
+        return active + count <= self._room
 
     def remember(self, slot: Slot) -> None:
         """Keep a copy of a sequence of a base that cannot go back to here later."""
@@ -160,3 +169,7 @@ class Slots:
                 return
             left -= len(slot.tokens)
             self._evict(slot)
+
+
+def _promise(task: Task) -> int:
+    return min(task.most, len(task.tokens) + _AHEAD)

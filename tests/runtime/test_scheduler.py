@@ -262,6 +262,30 @@ def test_answer_is_part_of_the_next_prompts_beginning(
     assert second.choices == alone(cold, more, adapters[:1])
 
 
+@pytest.mark.parametrize("size", [30, 280])
+def test_answers_that_grow_out_of_the_cache_wait_and_go_on(
+    fresh: MakeEngine, adapters: list[AdapterRef], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    cold, engine = fresh(), fresh(sequences=6)
+    slots = engine.scheduler.slots
+    monkeypatch.setattr("skillc_runtime.slots._AHEAD", 8)
+    monkeypatch.setattr(slots, "_room", 4 * size + 60)
+    left: list[Task] = []
+    leave = slots.leave
+
+    def noted(task: Task) -> None:
+        if not task.ended:
+            left.append(task)
+        leave(task)
+
+    monkeypatch.setattr(slots, "leave", noted)
+    specs = [(prompt(engine, size, f"{i}"), adapters[i % 3 : 2], 50) for i in range(8)]
+    asked = [Asked(engine, *spec) for spec in specs]
+    finish(engine)
+    assert left
+    assert [one.choices for one in asked] == [alone(cold, *spec) for spec in specs]
+
+
 def test_engine_that_is_not_repeatable_answers_too(
     fresh: MakeEngine, adapters: list[AdapterRef]
 ) -> None:

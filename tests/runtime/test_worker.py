@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from tests.runtime.support import wait_for
 
 from skillc_compiler.errors import ServeError
+from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.engine import Engine
 from skillc_runtime.events import Event, Finish, Piece, Started
 from skillc_runtime.sampling import Sampling
@@ -117,4 +121,32 @@ def test_abort_ends_what_runs_and_what_waits(
     for one in (waiting, running):
         assert one.kinds()[-1] is Finish
         assert one.events[-1].reason == "cancelled"  # type: ignore[union-attr]
+    worker.close()
+
+
+def test_a_thousand_aborted_answers_leave_nothing(
+    fresh: MakeEngine, adapters: list[AdapterRef]
+) -> None:
+    """No sequence, no thread, no file, and the next answer is what it was."""
+    worker = Worker(fresh, waiting=2000)
+    worker.start()
+    worker.loaded.wait()
+    engine = worker.engine
+    expected = engine.answer([1, 2, 3], adapters[:1]).tokens
+    threads, files = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(10):
+        jobs = [Collector((1, 2, 3, 4 + i % 50), count=900) for i in range(100)]
+        for i, one in enumerate(jobs):
+            refs = tuple(adapters[i % 4 : 3])
+            one.job = replace(one.job, adapters=refs)
+            worker.submit(one.job)
+        for one in jobs:
+            one.job.cancel.set()
+        assert all(one.kinds()[-1] is Finish for one in jobs)
+    wait_for(lambda: engine.scheduler.idle)
+    assert worker.waiting == 0
+    assert all(slot.task is None for slot in engine.scheduler.slots)
+    assert threading.active_count() == threads
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files
+    assert engine.answer([1, 2, 3], adapters[:1]).tokens == expected
     worker.close()
