@@ -48,7 +48,7 @@ format: $(DEV_READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV_READY)
+bench: $(DEV_READY) $(CLIENTS)/.ready
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file --json; done
 
 docs: $(DEV_READY)
