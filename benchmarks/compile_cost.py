@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -207,6 +208,8 @@ def main() -> int:
         found = measure(child_base(arguments.child), arguments.skills_4b, arguments.rank)
         print(json.dumps(found))
         return 0
+    # The folder of weights goes away with the program, however that ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     nano = measure(find_base(), 2 if arguments.quick else arguments.skills, arguments.rank)
     config = {**SHAPE, "num_hidden_layers": arguments.layers}
     if arguments.quick:
