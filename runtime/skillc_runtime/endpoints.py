@@ -153,10 +153,10 @@ class Endpoints:
         if service.verified:
             metrics.adapters_loaded.set(len(service.engine.adapters))
             metrics.adapter_loads.set(service.engine.adapters.loads)
-            if (counts := getattr(service.engine, "counts", None)) is not None:
-                metrics.switches.set(counts.switches)
-                metrics.batches.set(counts.decodes)
-                metrics.batch_tokens.set(counts.tokens)
+            counts = service.engine.counts
+            metrics.switches.set(counts.switches)
+            metrics.batches.set(counts.decodes)
+            metrics.batch_tokens.set(counts.tokens)
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _answer(

@@ -195,7 +195,8 @@ def test_prefix_of_the_same_set_is_reused(shared: Client) -> None:
     first = shared.chat(chat("tiny:deploy", long)).json
     again = shared.chat(chat("tiny:deploy", long)).json
     other = shared.chat(chat("tiny:style", long)).json
-    assert first["skillc"]["cached_tokens"] == other["skillc"]["cached_tokens"] == 0
+    # Other tests' requests of the same set share the first words of the template, and no more.
+    assert max(one["skillc"]["cached_tokens"] for one in (first, other)) < 16
     assert again["skillc"]["cached_tokens"] > 200
     assert again["choices"] == first["choices"]
 
@@ -236,6 +237,11 @@ def test_metrics_count_what_happened(client: Client) -> None:
     assert 'skillc_requests_total{path="other",status="404"} 1' in lines
     assert "skillc_time_to_first_token_seconds_count 1" in lines
     assert "skillc_adapters_loaded 1" in lines
+    assert "skillc_set_switches_total 1" in lines
+    assert "skillc_requests_running 0" in lines
+    figures = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    batches, decoded = (figures[f"skillc_{key}_total"] for key in ("decodes", "decoded_tokens"))
+    assert 0 < int(batches) < int(decoded)
     counted = [line for line in lines if line.startswith("skillc_generated_tokens_total")]
     assert float(counted[0].split()[1]) > 0
     for line in lines:
