@@ -159,7 +159,7 @@ def test_reading_is_the_same_in_training_and_in_use(base: Base, writer: Writer) 
     tokens = torch.tensor([ids])
     zeros = torch.zeros_like(tokens)
     positions = torch.arange(len(ids))[None]
-    rows = Rows(tokens, positions, zeros, zeros, zeros.float(), len(ids))
+    rows = Rows(tokens, positions, zeros, zeros, zeros.float(), zeros.bool(), len(ids))
     with torch.inference_mode():
         trace = nano(tokens, positions, rows.mask(), sites=NET.sites)
         trained = read_skill(nano, trace, Batch(rows, rows, [len(ids)]), [len(ids)])
