@@ -118,7 +118,7 @@ def test_every_loss_reaches_the_writer(
     assert outcome.idle is not None and outcome.teach is not None
     for loss in (outcome.adapter.loss, outcome.idle, outcome.teach):
         writer.zero_grad()
-        loss.backward(retain_graph=True)
+        torch.autograd.backward(loss, retain_graph=True)
         gradient = writer.value.weight.grad
         assert gradient is not None and bool(gradient.abs().sum() > 0)
     # The teacher is the text arm as it is: nothing is learned there from its pupil.
