@@ -63,7 +63,7 @@ def in_one_pass(compiler: Writer) -> dict[str, float]:
     ids = [compiler.tokenizer.encode(text).ids for text in texts]
     longest = max(map(len, ids))
     rows = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-    forward: Callable[[torch.Tensor], torch.Tensor] = lambda x: compiler.model(x).logits  # noqa: E731
+    forward: Callable[[torch.Tensor], torch.Tensor] = lambda x: compiler.host.model(x).logits  # noqa: E731
     with torch.inference_mode(), one_thread():
         alone = [forward(torch.tensor([row])) for row in ids]
         times = []

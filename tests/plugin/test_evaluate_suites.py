@@ -120,7 +120,7 @@ def test_real_recovery_is_one_for_the_oracle_and_zero_for_another_document(
 
 def test_real_documents_need_room(files: tuple[Path, Path]) -> None:
     made = bench(real=files[1])
-    made.harness.engine.n_ctx = 512  # type: ignore[misc]
+    made.harness.engine.n_ctx = 512
     with pytest.raises(ProjectError, match="640 are needed"):
         real(made)
 
@@ -137,7 +137,7 @@ def test_needles_on_the_oracle() -> None:
 
 def test_needles_too_long_for_the_base_are_named() -> None:
     made = bench(skills=1)
-    made.harness.engine.n_ctx = 900  # type: ignore[misc]
+    made.harness.engine.n_ctx = 900
     result = needle(made)
     assert set(result.skipped) == {"512_1024", "1024_2048"}
     assert "adapter_256_512" in result.figures
