@@ -25,7 +25,7 @@ VERBS = {
     "dev": "Watch and serve: save a skill and the running model knows it.",
     "prune": "Delete adapters that no skill uses any more.",
     "serve": "Serve the base with the built skills over the OpenAI API.",
-    "top": "Watch a running server: requests, tokens, waiting times, skills.",
+    "top": "Show what a running server does: requests, tokens, waiting times, skills.",
     "stats": "Say what a server's log shows: tokens that skills as text would have cost.",
     "eval": "Measure how well adapters obey, against their controls.",
     "add": "Serve a skill by an adapter that was trained elsewhere.",
