@@ -63,7 +63,8 @@ class Sample:
 class Shape:
     """How large and how distracting the generated documents are.
 
-    With `lookup`, operations are random words that are asked for by themselves.
+    With `lookup`, operations are random words that are asked for by themselves, and in a share
+    `inverted` of the documents every command stands before them.
     """
 
     facts: tuple[int, int] = (3, 8)
@@ -73,6 +74,7 @@ class Shape:
     outside: float = 0.1
     chat: float = 0.05
     lookup: bool = False
+    inverted: float = 0.0
 
 
 class Generator:
@@ -119,7 +121,7 @@ class Generator:
         area = ", ".join(rng.sample(commands, min(len(commands), rng.randint(1, 3))))
         description = rng.choice(self.lexicon.descriptions).format(project=project, area=area)
         title = project.capitalize() if rng.random() < 0.6 else name
-        inverted = self.shape.lookup and rng.random() < 0.35
+        inverted = self.shape.lookup and rng.random() < self.shape.inverted
         markdown = body(
             title, facts, self.lexicon, rng, filler=self.shape.filler, inverted=inverted
         )

@@ -34,14 +34,13 @@ def train_base(
     run = Run(Nano(recipe.base), None)
     sizes = [step / recipe.copy.steps for step in range(recipe.copy.steps)]
     train(run, feed, recipe, recipe.copy, sizes, out=out, minutes=minutes)
-    feed = replace(feed, stage="text", data=recipe.text.data, weights=recipe.text.weights)
-    run = Run(run.model, None)
-    grow = max(1, round(recipe.schedule.curriculum * recipe.text.steps))
-    sizes = [min(1.0, (step + 1) / grow) for step in range(recipe.text.steps)]
-    train(
-        run, feed, recipe, recipe.text, sizes,
-        out=out, minutes=minutes, evaluate=validation(feed),
-    )  # fmt: skip
+    for name, stage in (("lookup", recipe.lookup), ("text", recipe.text)):
+        feed = replace(feed, stage=name, data=stage.data, weights=stage.weights)
+        run = Run(run.model, None)
+        grow = max(1, round(recipe.schedule.curriculum * stage.steps))
+        sizes = [min(1.0, (step + 1) / grow) for step in range(stage.steps)]
+        evaluate = validation(feed) if name == "text" else None
+        train(run, feed, recipe, stage, sizes, out=out, minutes=minutes, evaluate=evaluate)
     _curves(out)
 
 

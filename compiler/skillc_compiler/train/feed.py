@@ -51,7 +51,7 @@ class Feed:
     texts: tuple[str, ...]
     seed: int
     split: str = "train"
-    stage: str = "joint"  # copy, text or joint
+    stage: str = "joint"  # copy, lookup, text or joint
     weights: Weights = field(default_factory=Weights)
 
 
@@ -161,7 +161,16 @@ def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> 
 
 
 def _lookup(feed: Feed, rng: random.Random, size: float) -> Sample:
-    shape = Shape((2, max(3, round(8 * size))), feed.data.questions, 0.0, 0.0, 0.05, 0.0, True)
+    shape = Shape(
+        (2, max(3, round(8 * size))),
+        feed.data.questions,
+        0.0,
+        0.0,
+        0.05,
+        0.0,
+        True,
+        feed.data.inverted,
+    )
     return Generator(feed.split, rng.getrandbits(40), shape).sample()
 
 

@@ -41,6 +41,7 @@ class DataConfig:
     ranks: tuple[int, ...] = ()
     idle: int = 0
     lookup: float = 0.0
+    inverted: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Recipe:
     base: NanoConfig
     writer: WriterConfig
     copy: Stage
+    lookup: Stage
     text: Stage
     joint: Stage
     schedule: Schedule
@@ -118,6 +120,7 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         base=base,
         writer=writer,
         copy=_stage(values, "copy"),
+        lookup=_stage(values, "lookup"),
         text=_stage(values, "text"),
         joint=_stage(values, "joint"),
         schedule=Schedule(**values["schedule"]),

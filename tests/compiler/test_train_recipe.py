@@ -1,0 +1,90 @@
+"""A whole recipe at toy size: every stage, in order, resumed where it stopped, then exported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from skillc_compiler.errors import CompilerError
+from skillc_compiler.gguf_base import read_base_info
+from skillc_compiler.train.recipe import load_recipe
+
+TINY = {
+    "vocab_size = 4096": "vocab_size = 512",
+    "hidden_size = 256": "hidden_size = 32",
+    "intermediate_size = 768": "intermediate_size = 64",
+    "num_hidden_layers = 4": "num_hidden_layers = 2",
+    "num_attention_heads = 4": "num_attention_heads = 2",
+    "num_key_value_heads = 4": "num_key_value_heads = 2",
+    "head_dim = 64": "head_dim = 16",
+    "sites = [0, 1, 2, 3]": "sites = [0, 1]",
+    "width = 256": "width = 32",
+    "blocks = 2": "blocks = 1",
+    "skills = 16 ": "skills = 2 ",
+    "ranks = [0, 16, 32, 64]": "ranks = [0, 4]",
+}
+STAGES = ("copy", "lookup", "text", "joint")
+
+
+def shipped() -> str:
+    folder = resources.files("skillc_compiler.train") / "recipes"
+    return (folder / "nano.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    text = shipped()
+    for old, new in TINY.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    lines = ["steps = 2" if line.startswith("steps = ") else line for line in text.splitlines()]
+    path = tmp_path / "tiny.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def skillc_train(what: str, recipe: Path, out: Path) -> None:
+    """As a process: torch.compile warns of things that only torch can change."""
+    command = [sys.executable, "-m", "skillc", "train", what, "--recipe", str(recipe), "--out"]
+    done = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_all_stages_run_resume_and_export(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    skillc_train("base", recipe, out)
+    skillc_train("compiler", recipe, out)
+    assert all((out / f"{stage}.pt").is_file() for stage in STAGES)
+    info = read_base_info(out / "export" / "base.gguf")
+    assert (info.arch, info.hidden) == ("qwen3", 32)
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
+    assert [row["stage"] for row in rows] == ["text", "joint"]  # where a stage ends by validating
+    assert rows[-1]["step"] == 2 and "val_adapter_entry" in rows[-1]
+    before = {stage: (out / f"{stage}.pt").stat().st_mtime_ns for stage in STAGES}
+    skillc_train("base", recipe, out)
+    assert {stage: (out / f"{stage}.pt").stat().st_mtime_ns for stage in STAGES} == before
+
+
+def test_a_stage_has_its_own_data_and_weights() -> None:
+    found = load_recipe("nano")
+    assert found.lookup.data.lookup == 1.0 and found.lookup.data.real == 0.0
+    assert found.joint.data.skills == found.text.data.skills == found.copy.data.skills
+    assert found.joint.weights != found.copy.weights
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [("[lookup", "[looking", "'lookup'"), ("filler = 0.3", "fillers = 0.3", "fillers")],
+)
+def test_a_broken_recipe_is_one_line(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(shipped().replace(old, new), encoding="utf-8")
+    with pytest.raises(CompilerError, match=reason) as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
