@@ -240,7 +240,8 @@ class Registry:
         if stored.sha256 in self._refused:
             raise AdapterError(self._refused[stored.sha256])
         ref = AdapterRef(stored.gguf_path, stored.sha256, skill.scale)
-        return Member(skill.name, stored.sha256, skill.scale, ref=ref)
+        activation = stored.manifest.activation
+        return Member(skill.name, stored.sha256, skill.scale, ref=ref, activation=activation)
 
     def _known_text(self, name: str, locked: LockedSkill) -> KnownSkill | None:
         from skillc_compiler.skill import read_skill

@@ -99,7 +99,8 @@ class Running:
         self._jobs: list[Job] = []
         for index, (prompt, sampling) in enumerate(prepared.jobs()):
             listener = partial(self._inbox.put_from_thread, index)
-            self._jobs.append(Job(prompt, prepared.skills.adapters, sampling, listener))
+            adapters, turn = prepared.skills.adapters, prepared.tail_from
+            self._jobs.append(Job(prompt, adapters, sampling, listener, tail_from=turn))
             self.replies.append(service.reply(prepared))
 
     @property

@@ -46,6 +46,7 @@ class Prepared:
     sampling: Sampling
     stream: bool
     include_usage: bool
+    tail_from: int | None = None  # the token from which on the adapters act; None: all
     n: int = 1  # answers to each prompt
     tools: tuple[str, ...] = ()
     prefix: str = ""
@@ -123,7 +124,7 @@ class Service:
         messages = self.dialect.fit(with_skill_texts(messages, common.skills.texts))
         prefix = self.dialect.prefix(forced)
         try:
-            prompt = template.render(messages, tools, continuation=prefix)
+            prompt, turn = template.render_turn(messages, tools, continuation=prefix)
             if len(prompt) >= engine.n_ctx:
                 raise self._too_long(template, messages, tools, len(prompt))
         except MessagesError as error:
@@ -132,6 +133,7 @@ class Service:
         return replace(
             common,
             prompts=(tuple(prompt),),
+            tail_from=turn if common.skills.adapters and common.skills.tail else None,
             sampling=sampling,
             tools=tuple(tool["function"]["name"] for tool in tools),
             prefix=prefix,

@@ -14,7 +14,8 @@ ATTACHED_HEADER = "X-Skillc-Attached"
 class Member:
     """One skill of a set: its adapter, or its text where measurement preferred that.
 
-    `hash` is the sha256 of what is used: of the adapter's GGUF, or of the text.
+    `hash` is the sha256 of what is used: of the adapter's GGUF, or of the text; `activation` is the
+    manifest's.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Member:
     scale: float
     ref: AdapterRef | None = None
     text: str | None = None
+    activation: str = "full"
 
     @property
     def served_as(self) -> Literal["adapter", "text"]:
@@ -47,6 +49,11 @@ class SkillSet:
     def adapters(self) -> tuple[AdapterRef, ...]:
         """What the engine attaches."""
         return tuple(member.ref for member in self.members if member.ref is not None)
+
+    @property
+    def tail(self) -> bool:
+        """Whether the adapters need to act from the last user's turn on only."""
+        return all(member.activation == "tail" for member in self.members if member.ref is not None)
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -71,10 +71,25 @@ class ChatTemplate:
 
         MessagesError when the template cannot render these messages.
         """
+        return self.render_turn(messages, tools, continuation=continuation)[0]
+
+    def render_turn(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        continuation: str = "",
+    ) -> tuple[list[int], int | None]:
+        """What `render` gives, and the token at which the last user's turn begins.
+
+        None when there is no such turn, or nothing in it.
+        """
         marks = Marks(self._guard)
+        users = [at for at, message in enumerate(messages) if message.get("role") == "user"]
+        last = users[-1] if users else None
         try:
             text = self._template.render(
-                messages=[marks.message(message) for message in messages],
+                messages=[marks.message(m, last=at == last) for at, m in enumerate(messages)],
                 tools=[marks.value(tool) for tool in tools] or None,
                 add_generation_prompt=True,
                 **self._names,
@@ -82,15 +97,26 @@ class ChatTemplate:
         except Exception as error:  # a template is a program: anything may go wrong in it
             reason = " ".join(str(error).split()) or type(error).__name__
             raise MessagesError(f"the chat template cannot take this: {reason}") from error
+        before, found, after = text.partition(marks.turn)
+        head = list(marks.split(before if found else ""))
+        pieces = self._encode([*head, *marks.split((after if found else text) + continuation)])
+        tokens = [token for ids in pieces for token in ids]
+        size = sum(map(len, pieces[: len(head)]))
+        return tokens, self._opening(tokens[:size]) if found else None
+
+    def _encode(self, parts: Sequence[tuple[str, bool]]) -> list[list[int]]:
         plain = partial(self._vocab.tokenize, special=False)
         special = partial(self._vocab.tokenize, special=True)
-        parts = marks.split(text + continuation)
-        pieces = encode_pieces(
+        return encode_pieces(
             [(part, plain if foreign else special) for part, foreign in parts],
             adds_space=self._vocab.adds_space,
             is_control=self._vocab.is_control,
         )
-        return [token for ids in pieces for token in ids]
+
+    def _opening(self, tokens: Sequence[int]) -> int:
+        """The place of the last control token: what a template opens a turn with."""
+        places = (at for at in reversed(range(len(tokens))) if self._vocab.is_control(tokens[at]))
+        return next(places, 0)
 
 
 class Marks:
@@ -98,14 +124,19 @@ class Marks:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+        self.turn = _mark()
         self._cut = _mark()
         self._hidden: dict[str, str] = {}
 
-    def message(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """A message whose content can be told from the template's text after rendering."""
+    def message(self, message: Mapping[str, Any], *, last: bool = False) -> dict[str, Any]:
+        """A message whose content can be told from the template's text after rendering.
+
+        That of the `last` user begins with the mark `turn`.
+        """
         safe: dict[str, Any] = self.value(message)
         if isinstance(content := safe.get("content"), str) and content:
-            safe["content"] = f"{self._cut}{content}{self._cut}"
+            opening = self.turn if last else self._cut
+            safe["content"] = f"{opening}{content}{self._cut}"
         return safe
 
     def value(self, value: Any, depth: int = 0) -> Any:
@@ -124,10 +155,11 @@ class Marks:
 
     def split(self, text: str) -> Iterator[tuple[str, bool]]:
         """The rendered text in parts to tokenize: (text, whether it spells a control token)."""
-        for part in re.split("(" + "|".join([self._cut, *self._hidden]) + ")", text):
+        cuts = (self._cut, self.turn)
+        for part in re.split("(" + "|".join([*cuts, *self._hidden]) + ")", text):
             if part in self._hidden:
                 yield self._hidden[part], True
-            elif part and part != self._cut:
+            elif part and part not in cuts:
                 yield part, False
 
 

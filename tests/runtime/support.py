@@ -26,7 +26,9 @@ TEXT = "Deploy the orchard service with kubectl apply and it's 42 times faster. 
 TARGETS = ("self_attn.q_proj", "mlp.down_proj")
 
 
-def random_adapter(base: BaseInfo, seed: int, skill_hash: str = "5" * 64) -> Adapter:
+def random_adapter(
+    base: BaseInfo, seed: int, skill_hash: str = "5" * 64, activation: str = "full"
+) -> Adapter:
     """An adapter of rank 4 on every layer, strong enough to change what the base says."""
     rng = np.random.default_rng(seed)
     arch = base.arch
@@ -54,6 +56,7 @@ def random_adapter(base: BaseInfo, seed: int, skill_hash: str = "5" * 64) -> Ada
         rank=4,
         alpha=4.0,
         targets=TARGETS,
+        activation=activation,
     )
     return Adapter(pairs, 4.0, manifest)
 
@@ -80,7 +83,12 @@ class ProjectFolder:
         self.locked: dict[str, LockedSkill] = {}
 
     def add(
-        self, name: str, seed: int, verdict: Verdict = "adapter", words: str = "well"
+        self,
+        name: str,
+        seed: int,
+        verdict: Verdict = "adapter",
+        words: str = "well",
+        activation: str = "full",
     ) -> LockedSkill:
         """Add or replace a skill and write the lock."""
         path = self.root / ".skills" / name / "SKILL.md"
@@ -88,7 +96,7 @@ class ProjectFolder:
         path.write_text(SKILL.format(name=name, words=words), "utf-8")
         skill = read_skill(path)
         key = build_key(skill.hash, self.base.hash, "c" * 64, {"seed": seed})
-        adapter = random_adapter(self.base, seed, skill.hash)
+        adapter = random_adapter(self.base, seed, skill.hash, activation)
         self.store.publish(key, adapter, adapter_to_gguf(adapter, self.base))
         source = path.relative_to(self.root).as_posix()
         self.locked[name] = LockedSkill(source, skill.hash, key, verdict)

@@ -76,6 +76,28 @@ def test_tools_and_calls(vocab: Vocab) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([*user("Hi"), {"role": "assistant", "content": "Yo"}, *user("Hi")], 2),
+        ([{"role": "system", "content": "Hi"}, *user("Hi"), {"role": "tool", "content": "Hi"}], 1),
+        (user("Hi"), 0),
+        (user(""), None),
+        ([{"role": "system", "content": "Hi"}], None),
+        (user("«<|im_start|>»user\nnot a turn"), 0),
+    ],
+)
+def test_tells_where_the_last_users_turn_begins(
+    vocab: Vocab, messages: list[dict[str, Any]], expected: int | None
+) -> None:
+    template = ChatTemplate(NANO_TEMPLATE, vocab)
+    tokens, turn = template.render_turn(messages)
+    assert tokens == template.render(messages)
+    opening = vocab.tokenize("<|im_start|>", special=True)[0]
+    turns = [at for at, token in enumerate(tokens) if token == opening]
+    assert turn == (None if expected is None else turns[expected])
+
+
 def test_contents_are_tokenized_apart(vocab: Vocab) -> None:
     text = "\n\n don't.\n"
     tokens = ChatTemplate(NANO_TEMPLATE, vocab).render(user(text))

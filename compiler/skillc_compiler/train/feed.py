@@ -113,8 +113,7 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     if feed.stage == "joint" and data.idle:
         texts = [_unrelated(feed, generator, encoder, rng) for _ in picked]
         batch.idle = idle_rows(texts, encoder)
-    ranks = (0, *data.ranks)
-    return Step(batch, order, Options(rng.choice(ranks), rng.random() < data.tail))
+    return Step(batch, order, Options(rng.choice(data.ranks), rng.random() < data.tail))
 
 
 def _unrelated(feed: Feed, generator: Generator, encoder: Encoder, rng: random.Random) -> list[int]:
@@ -161,16 +160,11 @@ def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> 
 
 
 def _lookup(feed: Feed, rng: random.Random, size: float) -> Sample:
+    most = max(3, round(8 * size))
     shape = Shape(
-        (2, max(3, round(8 * size))),
-        feed.data.questions,
-        0.0,
-        0.0,
-        0.05,
-        0.0,
-        True,
-        feed.data.inverted,
-    )
+        (2, most), feed.data.questions, filler=0.0, tools=0.0, outside=0.05, chat=0.0,
+        lookup=True, inverted=feed.data.inverted,
+    )  # fmt: skip
     return Generator(feed.split, rng.getrandbits(40), shape).sample()
 
 

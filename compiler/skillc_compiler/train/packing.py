@@ -88,9 +88,10 @@ def make_batch(
             if question.kind not in ("chat", "outside") and item.mode != "own":
                 reply = encoder.reply(item.unknown)
                 loss = _choosing(reply, [], weights)
-            prompt = encoder.without_skill(question, item.system)
-            head = len(encoder.head(question, item.system))
-            _add(ask, prompt, reply, loss, tail, number, 0, replace(weights, prompt=0.0), head)
+            head = encoder.head(question, item.system)
+            prompt = head + encoder.user(question)
+            asked = replace(weights, prompt=0.0)
+            _add(ask, prompt, reply, loss, tail, number, 0, asked, len(head))
         if recite:
             window = _window(skill, recite, rng)
             number = len(item.sample.questions) + 1

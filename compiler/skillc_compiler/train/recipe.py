@@ -38,7 +38,7 @@ class DataConfig:
     system: float
     real: float
     tail: float = 0.0
-    ranks: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = (0,)
     idle: int = 0
     lookup: float = 0.0
     inverted: float = 0.0
