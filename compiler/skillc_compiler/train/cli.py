@@ -30,14 +30,14 @@ def train_base(
     _prepare(out, seed)
     real = real_texts(texts)
     tokenizer = _tokenizer(recipe, out, real, seed)
-    feed = Feed(recipe.copy.data, tokenizer.to_str(), real, seed, stage="copy")
+    feed = Feed(recipe.copy.data, tokenizer.to_str(), real, seed)
     run = Run(Nano(recipe.base), None)
-    sizes = [step / recipe.copy.steps for step in range(recipe.copy.steps)]
-    train(run, feed, recipe, recipe.copy, sizes, out=out, minutes=minutes)
-    for name, stage in (("lookup", recipe.lookup), ("text", recipe.text)):
+    stages = {"copy": recipe.copy, "drill": recipe.drill, "lookup": recipe.lookup}
+    for name, stage in {**stages, "text": recipe.text}.items():
         feed = replace(feed, stage=name, data=stage.data, weights=stage.weights)
         run = Run(run.model, None)
-        grow = max(1, round(recipe.schedule.curriculum * stage.steps))
+        share = 1.0 if name in ("copy", "drill") else recipe.schedule.curriculum
+        grow = max(1, round(share * stage.steps))
         sizes = [min(1.0, (step + 1) / grow) for step in range(stage.steps)]
         evaluate = validation(feed) if name == "text" else None
         train(run, feed, recipe, stage, sizes, out=out, minutes=minutes, evaluate=evaluate)
@@ -58,7 +58,7 @@ def train_compiler(
     run.model.load_state_dict(torch.load(start, weights_only=True)["model"])
     feed = Feed(
         recipe.joint.data, tokenizer.to_str(), real_texts(texts), seed + 1,
-        weights=recipe.joint.weights,
+        weights=recipe.joint.weights, drills=recipe.joint.drills,
     )  # fmt: skip
     train(
         run, feed, recipe, recipe.joint, [1.0] * recipe.joint.steps,

@@ -14,7 +14,7 @@ _PANELS = (
     ("first and other choosing tokens right", ("text_entry", "adapter_entry")),
     ("later tokens right", ("text_later", "adapter_later")),
 )
-_STAGES = ("copy", "lookup", "text", "joint")
+_STAGES = ("copy", "drill", "lookup", "text", "joint")
 _COLOURS = {"text": "tab:blue", "adapter": "tab:orange"}
 
 

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape
+from skillc_compiler.train.drill import Drill
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.packing import (
     Batch,
@@ -51,7 +52,8 @@ class Feed:
     texts: tuple[str, ...]
     seed: int
     split: str = "train"
-    stage: str = "joint"  # copy, lookup, text or joint
+    stage: str = "joint"  # copy, drill, lookup, text or joint
+    drills: int = 0  # the first steps of the stage, which are drills of growing size
     weights: Weights = field(default_factory=Weights)
 
 
@@ -79,6 +81,11 @@ def _encoder(tokenizer_json: str) -> Encoder:
     return Encoder(Tokenizer.from_str(tokenizer_json))
 
 
+@cache
+def _drill(tokenizer_json: str) -> Drill:
+    return Drill(_encoder(tokenizer_json))
+
+
 def make_step(feed: Feed, number: int, size: float) -> Step:
     """Step `number`'s batch; `size` in [0, 1] grows windows and documents (the curriculum).
 
@@ -88,6 +95,10 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     data = feed.data
     if feed.stage == "copy":
         return _copy_step(feed, number, size)
+    if feed.stage == "drill":
+        return _drill_step(feed, number, size)
+    if number < feed.drills:
+        return _drill_step(feed, number, number / feed.drills)
     group, place = divmod(number, _GROUP)
     rng = random.Random(f"{feed.seed}/{group}/{size}")
     low, high = data.facts
@@ -137,6 +148,12 @@ def _copy_step(feed: Feed, number: int, size: float) -> Step:
     texts = [generator.sample().text for _ in range(32)]
     width = round(16 + 112 * size)
     return Step(make_copy_batch(texts, width, _encoder(feed.tokenizer_json), rng), [])
+
+
+def _drill_step(feed: Feed, number: int, size: float) -> Step:
+    rng = random.Random(f"{feed.seed}/{number}/drill")
+    batch = _drill(feed.tokenizer_json).batch(rng, size, feed.weights, tokens=9000)
+    return Step(batch, [[row] for row in range(len(batch.lengths))])
 
 
 def _with_tools(item: Item, generator: Generator, others: int) -> Item:

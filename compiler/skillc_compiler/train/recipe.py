@@ -61,6 +61,7 @@ class Stage:
     text_weight: float = 1.0
     idle_weight: float = 0.0  # of the KL to the bare base on unrelated texts
     teach_weight: float = 0.0  # of the KL to the text arm's answers
+    drills: int = 0  # its first steps, which are drills (see `train.drill`)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Recipe:
     base: NanoConfig
     writer: WriterConfig
     copy: Stage
+    drill: Stage
     lookup: Stage
     text: Stage
     joint: Stage
@@ -120,6 +122,7 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         base=base,
         writer=writer,
         copy=_stage(values, "copy"),
+        drill=_stage(values, "drill"),
         lookup=_stage(values, "lookup"),
         text=_stage(values, "text"),
         joint=_stage(values, "joint"),
