@@ -5,13 +5,23 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
 
 import pytest
 
 from skillc_compiler.data.commands import shapes
 from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape
 from skillc_compiler.data.lexicon import SPLITS, load
-from skillc_compiler.data.tools import DONE, FAILED, SHELL_NAMES, tool
+from skillc_compiler.data.tools import (
+    DONE,
+    FAILED,
+    SHELL_NAMES,
+    shell_call,
+    slim_box,
+    tool,
+    tool_box,
+)
 from skillc_compiler.skill import parse_skill
 
 
@@ -119,10 +129,24 @@ def test_tool_boxes_hold_one_shell_and_sequels_follow_calls() -> None:
     generator = Generator("train", 2)
     closings = set()
     for sample in itertools.islice(generator, 60):
-        for question in generator.with_tools(sample, 2, 0.5).questions:
+        tools = tool_box(generator.rng, 2)
+        for question in generator.with_tools(sample, tools, 0.5).questions:
             names = [t["function"]["name"] for t in question.tools]
             assert len(names) == 3 and sum(name in SHELL_NAMES for name in names) == 1
             assert question.sequel is None or question.calls
             if question.sequel:
                 closings.add(question.sequel[1])
     assert closings == {DONE, FAILED}
+
+
+def test_the_slim_agent_is_the_one_that_init_opencode_sets_up() -> None:
+    folder = Path(__file__).resolve().parents[2] / "plugin" / "opencode"
+    own = resources.files("skillc_compiler.data") / "slim.json"
+    assert own.read_text("utf-8") == (folder / "slim.json").read_text("utf-8")
+    box = slim_box(["deploy", "audit"])
+    names = [t["function"]["name"] for t in box]
+    assert names == ["bash", "edit", "read", "use_skill", "write"]
+    asked = box[3]["function"]["parameters"]["properties"]["name"]
+    assert asked["enum"] == ["audit", "deploy"]
+    assert slim_box([])[3]["function"]["parameters"]["properties"]["name"]["enum"] == []
+    assert '"name": "bash"' in shell_call(box, "make")

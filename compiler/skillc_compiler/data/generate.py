@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from skillc_compiler.data.document import body
 from skillc_compiler.data.facts import Fact, FactMaker
 from skillc_compiler.data.lexicon import Lexicon, load
-from skillc_compiler.data.tools import outcome, shell_call, shell_tool, tool_box
+from skillc_compiler.data.tools import Tools, outcome, shell_call, shell_tool
 
 UNKNOWN = "I do not know: no skill here covers that."
 """The answer to everything that no skill in use covers."""
@@ -35,7 +34,7 @@ class Question:
     kind: str  # command, literal, apply, never, outside or chat
     ask: str
     answer: str
-    tools: tuple[dict[str, Any], ...] = ()
+    tools: Tools = ()
     sequel: tuple[str, str] | None = None
 
     @property
@@ -144,9 +143,8 @@ class Generator:
                 ask = self.decorate(rng.choice(fact.ask))
                 yield Question(fact.kind, ask, fact.answer, tools)
 
-    def with_tools(self, sample: Sample, others: int, sequels: float) -> Sample:
-        """The sample with a shell and `others` more tools; some calls have their result."""
-        tools = tool_box(self.rng, others)
+    def with_tools(self, sample: Sample, tools: Tools, sequels: float) -> Sample:
+        """The sample asked with `tools`, a shell among them; some calls have their result."""
         questions = []
         for question in sample.questions:
             asked = replace(question, tools=tools)

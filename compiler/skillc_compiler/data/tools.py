@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from skillc_compiler.data.words import Words
 
+Tools = tuple[dict[str, Any], ...]
 SHELL_NAMES = ("bash", "bash", "bash", "shell", "run", "terminal", "execute_command", "run_command")
 _ARGUMENTS = ("command", "command", "command", "cmd", "script", "input")
 _TEXTS = (
@@ -59,14 +64,37 @@ def shell_tool(rng: random.Random) -> dict[str, Any]:
     return tool(rng.choice(SHELL_NAMES), (rng.choice(_ARGUMENTS),), rng.choice(_TEXTS))
 
 
-def tool_box(rng: random.Random, others: int) -> tuple[dict[str, Any], ...]:
+def tool_box(rng: random.Random, others: int) -> Tools:
     """A shell and `others` more tools, in any order."""
     tools = [shell_tool(rng), *(tool(*other) for other in rng.sample(_OTHERS, others))]
     rng.shuffle(tools)
     return tuple(tools)
 
 
-def shell_call(tools: tuple[dict[str, Any], ...], command: str) -> str:
+@cache
+def _slim() -> dict[str, Any]:
+    path = resources.files("skillc_compiler.data") / "slim.json"
+    slim: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return slim
+
+
+def slim_prompt() -> str:
+    """The system prompt of the slim agent that `skillc init opencode` sets up."""
+    return str(_slim()["prompt"])
+
+
+def slim_box(skills: Sequence[str]) -> Tools:
+    """The slim agent's tools as they are sent; `skills` are those that can be switched on."""
+    box = []
+    for name, own in _slim()["tools"].items():
+        function = {"name": name, **copy.deepcopy(own)}
+        if name == "use_skill":
+            function["parameters"]["properties"]["name"]["enum"] = sorted(skills)
+        box.append({"type": "function", "function": function})
+    return tuple(box)
+
+
+def shell_call(tools: Tools, command: str) -> str:
     """The Hermes-style call that runs `command` with the shell among `tools`."""
     function = next(t["function"] for t in tools if t["function"]["name"] in SHELL_NAMES)
     argument = function["parameters"]["required"][0]

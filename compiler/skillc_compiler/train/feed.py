@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape
+from skillc_compiler.data.tools import Tools, slim_box, slim_prompt, tool_box
 from skillc_compiler.train.drill import Drill
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.packing import (
@@ -113,9 +114,13 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     rng.shuffle(picked)
     if rng.random() < data.system:
         picked = [replace(item, system=rng.choice(_SYSTEM)) for item in picked]
-    if rng.random() < data.tools:
+    if rng.random() < data.slim:
+        picked = [_slim(item, generator, rng) for item in picked]
+    elif rng.random() < data.tools:
         others = rng.choice((0, 0, 0, 0, 1, 2))
-        picked = [_with_tools(item, generator, others) for item in picked]
+        picked = [
+            _with_tools(item, generator, tool_box(rng, others), 5 - others) for item in picked
+        ]
     encoder = _encoder(feed.tokenizer_json)
     batch = make_batch(
         picked, encoder, feed.weights, rng, max_skill=data.max_skill, in_text=data.in_text
@@ -156,11 +161,18 @@ def _drill_step(feed: Feed, number: int, size: float) -> Step:
     return Step(batch, [[row] for row in range(len(batch.lengths))])
 
 
-def _with_tools(item: Item, generator: Generator, others: int) -> Item:
-    """With more tools fewer questions: every question repeats the whole box."""
-    kept = replace(item.sample, questions=item.sample.questions[: 5 - others])
+def _with_tools(item: Item, generator: Generator, tools: Tools, most: int) -> Item:
+    """Every question repeats the whole box, so there are at most `most` of them."""
+    kept = replace(item.sample, questions=item.sample.questions[:most])
     own = _SEQUELS if item.mode == "own" else 0.0
-    return replace(item, sample=generator.with_tools(kept, others, own))
+    return replace(item, sample=generator.with_tools(kept, tools, own))
+
+
+def _slim(item: Item, generator: Generator, rng: random.Random) -> Item:
+    """As the slim agent of `skillc init opencode` asks, whichever skills are installed."""
+    names = [rng.choice(generator.lexicon.projects) for _ in range(rng.randint(0, 5))]
+    asked = _with_tools(item, generator, slim_box(names), 2)
+    return replace(asked, system=slim_prompt())
 
 
 def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> Item:

@@ -37,6 +37,7 @@ class DataConfig:
     sets: float
     system: float
     real: float
+    slim: float = 0.0
     tail: float = 0.0
     ranks: tuple[int, ...] = (0,)
     idle: int = 0
