@@ -152,12 +152,14 @@ class Engine:
         prompt: Sequence[int],
         adapters: Sequence[AdapterRef] = (),
         sampling: Sampling | None = None,
+        *,
+        tail_from: int | None = None,
     ) -> Answer:
-        """The whole answer to `prompt`; raises what `generate` raises."""
+        """The whole answer to `prompt`; see `generate`."""
         text: list[str] = []
         tokens: list[int] = []
         answer = Answer("", (), "stop", len(prompt))
-        for event in self.generate(prompt, adapters, sampling):
+        for event in self.generate(prompt, adapters, sampling, tail_from=tail_from):
             if isinstance(event, Started):
                 answer = replace(answer, cached_tokens=event.cached_tokens)
             elif isinstance(event, Piece):

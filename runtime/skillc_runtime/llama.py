@@ -5,6 +5,7 @@ Knows nothing of skills or HTTP.  `context.py` holds the part that computes.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import tempfile
@@ -19,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import llama_cpp.llama_cpp as lib
+from llama_cpp._utils import errnull_file, outnull_file
 
 from skillc_compiler.chat import TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from skillc_compiler.errors import AdapterError, BaseModelError
@@ -61,6 +63,11 @@ class _Log:
         """The first error since the last clear: later ones only repeat that loading failed."""
         return self._lines[0] if self._lines else "no reason given"
 
+
+# llama_cpp opens /dev/null twice when it is imported and never closes it; Python would warn of
+# both at the end of the process.  Not closed before then: others may redirect their output there.
+for _null in (outnull_file, errnull_file):
+    atexit.register(_null.close)
 
 LOG = _Log()
 LOG.install()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-
-import llama_cpp.llama_cpp as api
-
-# Kept alive: llama.cpp calls it for as long as the process runs.
-_QUIET = api.llama_log_callback(lambda level, text, data: None)
-api.llama_log_set(_QUIET, ctypes.c_void_p())
-api.llama_backend_init()
+from skillc_runtime.llama import lib as api
 
 
 class Llama:

@@ -101,7 +101,8 @@ def write_all(folder: Path, files: dict[str, bytes]) -> list[Path]:
 def outcomes(base: BaseInfo, paths: list[Path]) -> list[str]:
     """What llama.cpp does with each file, in a process of its own."""
     command = [sys.executable, "-m", "tests.compiler.load_all", str(base.path), *map(str, paths)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "compiler")}
+    roots = os.pathsep.join(str(ROOT / part) for part in ("compiler", "runtime"))
+    environment = {**os.environ, "PYTHONPATH": roots}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

@@ -26,6 +26,7 @@ from skillc_runtime.sampling import Sampling
 
 END = "<|im_end|>"
 KNOWN, UNKNOWN_LOSS = 0.1, 2.0
+TURN = 7
 
 
 class OracleCompiler(FakeCompiler):
@@ -48,6 +49,7 @@ class OracleEngine:
     words: dict[str, int] = field(default_factory=lambda: {END: 0})
     spelled: list[str] = field(default_factory=lambda: [END])
     asked: int = 0
+    targets: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         parts = [END] if special else re.findall(r"\w+|\s|[^\w\s]", text)
@@ -78,9 +80,24 @@ class OracleEngine:
         tokens = tuple(self.tokenize(UNKNOWN))
         return [Answer(UNKNOWN, tokens, "stop", len(prompt)) for prompt in prompts]
 
+    def answer(
+        self,
+        prompt: Sequence[int],
+        attached: Sequence[AdapterRef] = (),
+        sampling: Sampling | None = None,
+        *,
+        tail_from: int | None = None,
+    ) -> Answer:
+        """What was expected when the prompt was scored, if it is known and the tail is right."""
+        target = self.targets[tuple(prompt)]
+        right = self._score(prompt, target, attached).greedy.tolist() == target
+        said = self.detokenize(target) if right and tail_from == TURN else UNKNOWN
+        return Answer(said, (), "stop", len(prompt))
+
     def _score(
         self, prompt: Sequence[int], target: Sequence[int], attached: Sequence[AdapterRef]
     ) -> Score:
+        self.targets[tuple(prompt)] = list(target)
         said = answered(self.detokenize(target))
         known = [self.texts.get(ref.path.name, "") for ref in attached if ref.scale]
         right = said == UNKNOWN or any(said in text for text in (*known, self.detokenize(prompt)))
@@ -98,6 +115,11 @@ class _Template:
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()) -> list[int]:
         return self._engine.tokenize("\n".join(message["content"] for message in messages) + "\n")
+
+    def render_turn(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()
+    ) -> tuple[list[int], int]:
+        return self.render(messages, tools), TURN
 
 
 class OracleHarness(Harness):

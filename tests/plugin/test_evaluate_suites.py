@@ -176,6 +176,7 @@ def test_sweeps_on_the_oracle() -> None:
     found = result.figures
     assert found["rank_full"] == found["rank_8"] == found["scale_0.5"] > 0.5
     assert found["rank_16_share"] == 1.0 and found["length_drop"] == 0.0
+    assert found["activation_full"] > 0.5 and found["tail_drop"] == 0.0
     assert {"length_100", "length_2000", "facts_4", "facts_32"} <= set(found)
     assert [curve.title for curve in result.curves] == [
         "by rank",

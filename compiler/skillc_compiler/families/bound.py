@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Bound:
     """A compiler bound to a base: its identity, the base as a model, and its tokenizer."""
 
+    activation = "full"
+
     def __init__(self, base: Base, model: Any, tokenizer: Tokenizer) -> None:
         self.id, self.hash = compiler_identity(base)
         self.base = base

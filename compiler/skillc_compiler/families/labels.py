@@ -33,6 +33,7 @@ def label(
         rank=rank,
         alpha=float(rank),
         targets=tuple(targets),
+        activation=compiler.activation,
         tool_version=__version__,
         licence=skill.metadata.get("license"),
         source=skill.metadata.get("source"),

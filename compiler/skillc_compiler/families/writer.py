@@ -44,8 +44,10 @@ class Writer:
         tokenizer: Tokenizer,
         net: WriterNet,
         identity: tuple[str, str],
+        activation: str = "full",
     ) -> None:
         self.id, self.hash = identity
+        self.activation = activation
         self.base = base
         self.base_hash = file_sha256(base.gguf)
         self.host, self.tokenizer = Host(model), tokenizer
@@ -65,7 +67,8 @@ class Writer:
         load_weights(path, net)
         model, tokenizer = open_base(base)
         check_shape(sizes, Host(model), path)
-        return Writer(base, model, tokenizer, net, compiler_identity(base))
+        activation = str(config.get("activation", "full"))
+        return Writer(base, model, tokenizer, net, compiler_identity(base), activation)
 
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:
         """The adapter of one skill; see `Compiler`."""

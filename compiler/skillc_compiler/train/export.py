@@ -32,6 +32,7 @@ def export(recipe: Recipe, run: Path, target: Path) -> None:
     save_file(weights, path)
     path.chmod(0o644)  # safetensors makes it the owner's alone
     settings = {
+        "activation": "tail" if recipe.joint.data.tail else "full",
         "family": "writer",
         "id": f"writer-{recipe.name}",
         "base_hash": file_sha256(target / "base.gguf"),

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from skillc.evaluate.cases import Ask, Case
 from skillc.evaluate.scoring import Mark, mark_of
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.bases import Base
+from skillc_compiler.data.tools import Tools
 from skillc_compiler.gguf_adapter import adapter_to_gguf
 from skillc_compiler.skill import Skill
 
@@ -102,13 +103,28 @@ class Harness:
             note(arm, len(marks), len(asked))
         return marks
 
+    def ask_tail(
+        self, arm: str, asked: Sequence[Asked], attached: Sequence[AdapterRef]
+    ) -> list[Mark]:
+        """`ask` with adapters that act from the user's turn on; only whole answers are marked."""
+        from skillc_runtime.sampling import Sampling
+
+        marks = []
+        for each in asked:
+            prompt = self.prompt(each)
+            _, turn = self.template.render_turn(*_conversation(each))
+            answer = self.engine.answer(
+                prompt.prompt, attached, Sampling(max_tokens=MAX_ANSWER), tail_from=turn
+            )
+            unknown = [False] * len(prompt.target)
+            mark = mark_of(arm, each.case, each.ask, answer.text, unknown, prompt.literal)
+            marks.append(replace(mark, scored=False))
+        return marks
+
     def prompt(self, asked: Asked) -> Prompt:
         """The tokens of a question and of its expected reply, with the end of the turn."""
         question = asked.ask.question
-        messages = [{"role": "user", "content": question.ask}]
-        if asked.system:
-            messages.insert(0, {"role": "system", "content": asked.system})
-        prompt = self.template.render(messages, question.tools)
+        prompt = self.template.render(*_conversation(asked))
         target = self.engine.tokenize(question.reply)
         begin = question.reply.find(question.answer) if question.answer != question.reply else 0
         return Prompt(prompt, target + self._end, self._place(target, max(0, begin)))
@@ -145,6 +161,15 @@ class Harness:
             if size > begin:
                 return index
         return len(tokens) - 1
+
+
+def _conversation(asked: Asked) -> tuple[list[dict[str, str]], Tools]:
+    """Messages and tools as the question is put."""
+    question = asked.ask.question
+    messages = [{"role": "user", "content": question.ask}]
+    if asked.system:
+        messages.insert(0, {"role": "system", "content": asked.system})
+    return messages, question.tools
 
 
 def compile_all(

@@ -1,4 +1,4 @@
-"""The suite `sweep`: exact match by rank, by scale, by length of the text, by number of facts.
+"""The suite `sweep`: exact match by rank, scale, length of the text, number of facts, activation.
 
 On the validation split: what is chosen here is then reported on the test split.
 """
@@ -18,6 +18,7 @@ from skillc.evaluate.scoring import Mark
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.data.generate import Generator, Sample, Shape
 from skillc_compiler.data.lexicon import load
+from skillc_compiler.data.tools import slim_box, slim_prompt
 from skillc_compiler.gguf_adapter import MAX_RANK
 from skillc_compiler.skill import parse_skill
 
@@ -32,7 +33,7 @@ Points = dict[str, tuple[float, list[Mark]]]
 
 
 def sweep(bench: Bench) -> Result:
-    """Four sweeps over the same adapters' settings and over documents of growing size."""
+    """Sweeps over the adapters' settings, over documents of growing size, and over activation."""
     settings = bench.settings
     count = settings.size(24, 3)
     samples = _samples(settings.seed, count, (3, 8))
@@ -43,6 +44,7 @@ def sweep(bench: Bench) -> Result:
         "scale": _scales(bench, cases, full),
         "length": _lengths(bench, _samples(settings.seed, count, (3, 3))),
         "facts": _facts(bench, settings.seed, max(1, count // 2)),
+        "activation": _activations(bench, settings.seed, max(1, count // 2)),
     }
     found: dict[str, float] = {}
     for name, group in points.items():
@@ -51,6 +53,7 @@ def sweep(bench: Bench) -> Result:
     whole = max(found[f"rank_{FULL}"], 1e-9)
     for rank in RANKS:
         found[f"rank_{rank}_share"] = found[f"rank_{rank}"] / whole
+    found["tail_drop"] = found["activation_full"] - found["activation_tail"]
     shortest = found[f"length_{LENGTHS[0]}"]
     longest = [found[f"length_{n}"] for n in LENGTHS[1:] if f"length_{n}" in found]
     if longest:
@@ -131,6 +134,25 @@ def _facts(bench: Bench, seed: int, count: int) -> Points:
     return points
 
 
+def _activations(bench: Bench, seed: int, count: int) -> Points:
+    """Asked as an agent asks, with a system prompt and tools in front, where the two differ."""
+    generator = Generator(SPLIT, seed, Shape(facts=(3, 8), outside=0.0, chat=0.0))
+    tools = slim_box([])
+    samples = [generator.with_tools(generator.sample(), tools, 0.0) for _ in range(count)]
+    cases = [_case(sample, sample.text) for sample in samples]
+    adapters = bench.compile([case.skill for case in cases])
+    harness = bench.harness
+    full: list[Mark] = []
+    tail: list[Mark] = []
+    for case, adapter in zip(cases, adapters, strict=True):
+        asked = [Asked(case, ask, slim_prompt()) for ask in case.asks]
+        refs = [harness.store(adapter)]
+        full += harness.ask("activation_full", asked, refs)
+        tail += harness.ask_tail("activation_tail", asked, refs)
+        bench.note("activation", len(full), count * len(case.asks))
+    return {"full": (0.0, full), "tail": (1.0, tail)}
+
+
 def padded(text: str, length: int, count: Callable[[str], int], seed: int = 0) -> str:
     """`text` with sections that state no fact before and after its body, `length` tokens at most.
 
@@ -167,10 +189,11 @@ def _curves(found: dict[str, float], points: dict[str, Points]) -> Iterator[Curv
         "length": "tokens of the text",
         "facts": "facts in the text",
     }
-    for name, group in points.items():
+    for name, axis in axes.items():
+        group = points[name]
         line = [
             (x, found[key], found[f"{key}_low"], found[f"{key}_high"])
             for value, (x, _) in group.items()
             for key in (f"{name}_{value}",)
         ]
-        yield Curve(f"by {name}", axes[name], {"adapter": line})
+        yield Curve(f"by {name}", axis, {"adapter": line})

@@ -40,6 +40,7 @@ TARGETS: dict[str, dict[str, Target]] = {
         "rank_32_share": (">=", 0.99),
         "rank_64_share": (">=", 1.0),
         "length_drop": ("<=", 0.05),
+        "tail_drop": ("<=", 0.01),
     },
 }
 
