@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +14,14 @@ import uvicorn
 from skillc_compiler.errors import ServeError, SkillcError
 from skillc_runtime.app import create_app
 from skillc_runtime.engine import Engine
-from skillc_runtime.guard import is_loopback
+from skillc_runtime.foreground import (
+    Foreground,
+    check_open,
+    listen,
+    until_signal,
+    url_of,
+    uvicorn_config,
+)
 from skillc_runtime.registry import Registry
 from skillc_runtime.remote import ProcessWorker
 from skillc_runtime.settings import ServeSettings
@@ -25,10 +30,7 @@ from skillc_runtime.worker import Worker
 if TYPE_CHECKING:
     from skillc_compiler.gguf_base import BaseInfo
 
-_HEADER_LIMIT = 32 << 10
 _LAST_WORDS = 2  # seconds for answers that were cut short to say so
-_KEEP_ALIVE = 75  # seconds; agents think for a while between requests
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server:
@@ -42,8 +44,7 @@ class Server:
     ) -> None:
         from skillc_compiler.gguf_base import read_base_info
 
-        if settings.token is None and not is_loopback(settings.host):
-            raise ServeError(f"{settings.host} is open to others: set an API key, or use 127.0.0.1")
+        check_open(settings.host, settings.token)
         base = read_base_info(settings.base)
         self._socket = listen(settings.host, settings.port)
         self.url = url_of(self._socket)
@@ -52,32 +53,21 @@ class Server:
         self.ready = threading.Event()
         self._on_ready = on_ready
         app = create_app(self.worker, self.registry, settings, self._loaded)
-        self._uvicorn = _Uvicorn(
+        self.uvicorn = _Uvicorn(
             self.worker,
             settings.stop_seconds,
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="on",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE,
-                h11_max_incomplete_event_size=_HEADER_LIMIT,
-                timeout_graceful_shutdown=math.ceil(settings.stop_seconds) + _LAST_WORDS,
-            ),
+            uvicorn_config(app, settings.stop_seconds + _LAST_WORDS),
         )
 
     @property
     def started(self) -> bool:
         """Whether requests are taken, if only to say that the base is loading."""
-        return self._uvicorn.started
+        return self.uvicorn.started
 
     def run(self) -> None:
         """Serve until `stop`; ServeError or BaseModelError when the base does not load."""
         try:
-            self._uvicorn.run(sockets=[self._socket])
+            self.uvicorn.run(sockets=[self._socket])
         finally:
             self._socket.close()
             self.ready.set()
@@ -86,8 +76,7 @@ class Server:
 
     def stop(self, *, force: bool = False) -> None:
         """End `run`: open answers get `stop_seconds`, none when forced a second time."""
-        self._uvicorn.force_exit = self._uvicorn.should_exit and force
-        self._uvicorn.should_exit = True
+        self.uvicorn.stop(force=force)
 
     def _loaded(self) -> None:
         if self.worker.failure is not None:
@@ -98,8 +87,8 @@ class Server:
             self._on_ready(self.url)
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn that ends open answers itself, and leaves signals, which it raises again, to us."""
+class _Uvicorn(Foreground):
+    """Ends open answers itself."""
 
     def __init__(self, worker: Worker, patience: float, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -109,10 +98,6 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(self._patience, self._worker.abort)
         await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def make_worker(base: BaseInfo, settings: ServeSettings) -> Worker:
@@ -135,14 +120,7 @@ def serve(settings: ServeSettings, on_ready: Callable[[str], None] | None = None
     Raises BaseModelError or ServeError, each one line, when it cannot.
     """
     server = Server(settings, on_ready)
-    before = {
-        number: signal.signal(number, lambda *_: server.stop(force=True)) for number in _SIGNALS
-    }
-    try:
-        server.run()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    until_signal(server.uvicorn, server.run)
 
 
 @contextmanager
@@ -166,26 +144,3 @@ def running(settings: ServeSettings) -> Iterator[Server]:
 def _run_quietly(server: Server) -> None:
     with suppress(SkillcError):  # `running` raises it in its caller's thread
         server.run()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; ServeError when the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(128)
-    except (OSError, OverflowError) as error:
-        found.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ServeError(
-            f"cannot listen on {host}:{port}: {reason}; choose another port, or 0 for a free one"
-        ) from error
-    return found
-
-
-def url_of(listening: socket.socket) -> str:
-    """The URL, without a path, under which a listening socket is reached."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import uvicorn
-
 from skillc_compiler.errors import ServeError
 from skillc_runtime.api_error import ApiError
-from skillc_runtime.guard import is_loopback
+from skillc_runtime.foreground import (
+    Foreground,
+    check_open,
+    listen,
+    until_signal,
+    url_of,
+    uvicorn_config,
+)
 from skillc_runtime.registry import Registry
-from skillc_runtime.server import listen, url_of
 from skillc_runtime.upstream_app import create_upstream_app
 from skillc_runtime.upstream_client import UpstreamClient
 from skillc_runtime.upstream_settings import UpstreamSettings
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOP_SECONDS = 5
 
 
@@ -34,26 +36,14 @@ class UpstreamServer:
     def __init__(self, settings: UpstreamSettings) -> None:
         from skillc_compiler.gguf_base import read_base_info
 
-        if settings.token is None and not is_loopback(settings.host):
-            raise ServeError(f"{settings.host} is open to others: set an API key, or use 127.0.0.1")
+        check_open(settings.host, settings.token)
         base = read_base_info(settings.base)
         settings = replace(settings, model=upstream_model(settings))
         self._socket = listen(settings.host, settings.port)
         self.url = url_of(self._socket)
         registry = Registry(settings.project, base, settings.name)
         app = create_upstream_app(settings, registry, UpstreamClient(settings.url, settings.key))
-        self.uvicorn = _Uvicorn(
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="on",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=_STOP_SECONDS,
-            )
-        )
+        self.uvicorn = Foreground(uvicorn_config(app, _STOP_SECONDS))
 
     def run(self) -> None:
         """Serve until `stop`."""
@@ -64,16 +54,7 @@ class UpstreamServer:
 
     def stop(self, *, force: bool = False) -> None:
         """End `run`; open answers are cut short when it is forced a second time."""
-        self.uvicorn.force_exit = self.uvicorn.should_exit and force
-        self.uvicorn.should_exit = True
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn that leaves signals, which it raises again, to us."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+        self.uvicorn.stop(force=force)
 
 
 def upstream_model(settings: UpstreamSettings) -> str:
@@ -104,16 +85,13 @@ def upstream_model(settings: UpstreamSettings) -> str:
 def serve_upstream(settings: UpstreamSettings, on_ready: Callable[[str], None]) -> None:
     """Serve from the main thread until SIGINT or SIGTERM; `on_ready` gets the URL."""
     server = UpstreamServer(settings)
-    before = {
-        number: signal.signal(number, lambda *_: server.stop(force=True)) for number in _SIGNALS
-    }
-    try:
+
+    def run() -> None:
         # The socket listens already: who asks at once waits for the loop.
         on_ready(server.url)
         server.run()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+    until_signal(server.uvicorn, run)
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from tests.runtime.support import ProjectFolder, wait_for
 from skillc_compiler.errors import BaseModelError, ServeError, SkillcError
 from skillc_compiler.gguf_base import BaseInfo
 from skillc_runtime.engine import Engine, default_threads
+from skillc_runtime.foreground import listen, url_of
 from skillc_runtime.registry import Registry
-from skillc_runtime.server import Server, listen, running, serve, url_of
+from skillc_runtime.server import Server, running, serve
 from skillc_runtime.settings import ServeSettings
 
 PROGRAM = """

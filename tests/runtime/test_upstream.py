@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +25,7 @@ from skillc_compiler.lock import Lock
 from skillc_compiler.skill import read_skill
 from skillc_compiler.store import Store
 from skillc_runtime.upstream_adapters import joined
-from skillc_runtime.upstream_server import running_upstream
+from skillc_runtime.upstream_server import UpstreamServer, running_upstream, serve_upstream
 from skillc_runtime.upstream_settings import UpstreamSettings
 
 USER = [{"role": "user", "content": "How do I do it?"}]
@@ -246,6 +250,32 @@ def test_the_base_is_found_by_its_name(project: ProjectFolder) -> None:
             skills = client.send("/v1/skills", headers=headers).json["data"]
             assert {s["name"]: s["verdict"] for s in skills}["broken-idea"] == "off"
             assert client.send("/v1/none", headers=headers).status == 404
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it(project: ProjectFolder, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    statuses: list[int] = []
+
+    def ask_and_end(url: str) -> None:
+        with urllib.request.urlopen(url + "/health", timeout=60) as answer:
+            statuses.append(answer.status)
+        os.kill(os.getpid(), number)
+
+    def ready(url: str) -> None:
+        threads.append(threading.Thread(target=ask_and_end, args=(url,)))
+        threads[0].start()
+
+    threads: list[threading.Thread] = []
+    with vllm() as stub:
+        serve_upstream(settings(project, stub), ready)
+    threads[0].join()
+    assert statuses == [200] and signal.getsignal(number) == before
+
+
+def test_without_a_key_it_is_not_open_to_others(project: ProjectFolder) -> None:
+    with vllm() as stub, pytest.raises(ServeError, match=r"0\.0\.0\.0 is open to others"):
+        UpstreamServer(settings(project, stub, host="0.0.0.0"))
 
 
 def test_answers_are_json_lines_of_one_object(project: ProjectFolder) -> None:
