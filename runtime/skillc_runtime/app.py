@@ -19,6 +19,7 @@ from skillc_compiler.errors import SkillcError
 from skillc_runtime.api_error import ApiError, error_body
 from skillc_runtime.endpoints import Endpoints
 from skillc_runtime.guard import Guard
+from skillc_runtime.listing import Listing
 from skillc_runtime.log import FACTS, log_line
 from skillc_runtime.lora_endpoints import LoraEndpoints
 from skillc_runtime.registry import Registry
@@ -86,15 +87,16 @@ def create_app(
 def routes_of(service: Service) -> list[Route]:
     """Every path that is served."""
     endpoints, lora = Endpoints(service), LoraEndpoints(service)
+    listing = Listing(service.registry, service.started)
     return [
         Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
         Route("/v1/completions", endpoints.completions, methods=["POST"]),
         Route("/v1/responses", endpoints.responses, methods=["POST"]),
         Route("/v1/messages", endpoints.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", endpoints.count_tokens, methods=["POST"]),
-        Route("/v1/models", endpoints.models),
-        Route("/v1/models/{model:path}", endpoints.model),
-        Route("/v1/skills", endpoints.skills),
+        Route("/v1/models", listing.models),
+        Route("/v1/models/{model:path}", listing.model),
+        Route("/v1/skills", listing.skills),
         Route("/health", endpoints.health),
         Route("/metrics", endpoints.metrics),
         Route("/lora-adapters", lora.listed),

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from itertools import starmap
 from time import perf_counter
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -14,15 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from skillc_compiler.lock import LockedSkill
 from skillc_runtime.answers import CHAT, TEXT, CompletionWriter
 from skillc_runtime.anthropic_answer import MessagesWriter
 from skillc_runtime.anthropic_request import messages_to_chat
 from skillc_runtime.api_error import ApiError
-from skillc_runtime.elision import KnownSkill
 from skillc_runtime.fields import Body, parse_body, text
 from skillc_runtime.log import FACTS
-from skillc_runtime.names import unknown_model
 from skillc_runtime.openapi import description
 from skillc_runtime.reply import Delta
 from skillc_runtime.responses_answer import ResponsesWriter
@@ -96,23 +92,6 @@ class Endpoints:
         body = messages_to_chat(parse_body(await request.body()), counting=True)
         prepared = await run_in_threadpool(self._service.prepare_chat, body, request.headers)
         return JSONResponse({"input_tokens": sum(map(len, prepared.prompts))})
-
-    async def models(self, request: Request) -> Response:
-        """GET /v1/models"""
-        data = await run_in_threadpool(self._models)
-        return JSONResponse({"object": "list", "data": data})
-
-    async def model(self, request: Request) -> Response:
-        """GET /v1/models/NAME"""
-        wanted = request.path_params["model"]
-        for model in await run_in_threadpool(self._models):
-            if model["id"] == wanted:
-                return JSONResponse(model)
-        raise unknown_model(wanted, "see /v1/models")
-
-    async def skills(self, request: Request) -> Response:
-        """GET /v1/skills"""
-        return JSONResponse({"object": "list", "data": await run_in_threadpool(self._skills)})
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings: a clear no, for a base that writes text has no use as one."""
@@ -225,41 +204,3 @@ class Endpoints:
         except ApiError as error:
             self._service.metrics.errors.add(1, code=error.code or "error")
             yield writer.failed(error)
-
-    def _models(self) -> list[dict[str, Any]]:
-        registry = self._service.registry
-        common = {"object": "model", "created": self._service.started, "owned_by": "skillc"}
-        base = {"id": registry.name, **common, "context_length": registry.base.context_length}
-        return [base] + [
-            {"id": f"{registry.name}:{name}", **common, "parent": registry.name}
-            for name, locked in sorted(registry.skills().items())
-            if locked.verdict != "off"
-        ]
-
-    def _skills(self) -> list[dict[str, Any]]:
-        problems, known = self._service.registry.problems(), self._service.registry.known()
-        return [
-            self._skill(name, locked, problems.get(name), known.get(name))
-            for name, locked in sorted(self._service.registry.skills().items())
-        ]
-
-    def _skill(
-        self, name: str, locked: LockedSkill, problem: str | None, known: KnownSkill | None
-    ) -> dict[str, Any]:
-        registry = self._service.registry
-        return {
-            "name": name,
-            "model": f"{registry.name}:{name}",
-            "base": registry.name,
-            "verdict": locked.verdict,
-            "source": locked.source,
-            # Of the file as it is now, for clients to compare with theirs: null when the
-            # adapter does not stand for it.
-            "file_sha256": known.file_sha256 if known else None,
-            "description": known.description if known else None,
-            "skill_hash": locked.hash,
-            "adapter_hash": registry.adapter_hash(locked),
-            "key": locked.key,
-            "probe": dict(locked.probe),
-            "problem": problem,
-        }

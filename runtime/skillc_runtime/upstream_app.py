@@ -21,7 +21,7 @@ from skillc_compiler.errors import SkillcError
 from skillc_runtime.api_error import ApiError
 from skillc_runtime.fields import parse_body
 from skillc_runtime.guard import Guard
-from skillc_runtime.names import unknown_model
+from skillc_runtime.listing import Listing
 from skillc_runtime.registry import Registry
 from skillc_runtime.skill_set import ATTACHED_HEADER
 from skillc_runtime.upstream_adapters import UpstreamAdapters
@@ -37,7 +37,7 @@ def create_upstream_app(
     settings: UpstreamSettings, registry: Registry, client: UpstreamClient
 ) -> Starlette:
     """The application; `client` is closed when it ends."""
-    front = Front(settings, registry, client)
+    front, listing = Front(settings, registry, client), Listing(registry, int(time.time()))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -52,9 +52,9 @@ def create_upstream_app(
         routes=[
             Route("/v1/chat/completions", front.chat, methods=["POST"]),
             Route("/v1/completions", front.completions, methods=["POST"]),
-            Route("/v1/models", front.models),
-            Route("/v1/models/{model:path}", front.model),
-            Route("/v1/skills", front.skills),
+            Route("/v1/models", listing.models),
+            Route("/v1/models/{model:path}", listing.model),
+            Route("/v1/skills", listing.skills),
             Route("/health", front.health),
         ],
         middleware=[
@@ -76,7 +76,6 @@ class Front:
     ) -> None:
         self._settings, self._registry, self._client = settings, registry, client
         self.adapters = UpstreamAdapters(client, settings.folder, settings.max_adapters)
-        self._started = int(time.time())
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
@@ -93,36 +92,6 @@ class Front:
             return read_completion(body, request.headers, self._registry)
 
         return await self._answer(request, read)
-
-    async def models(self, request: Request) -> Response:
-        """GET /v1/models"""
-        data = await run_in_threadpool(self._models)
-        return JSONResponse({"object": "list", "data": data})
-
-    async def model(self, request: Request) -> Response:
-        """GET /v1/models/NAME"""
-        wanted = request.path_params["model"]
-        for model in await run_in_threadpool(self._models):
-            if model["id"] == wanted:
-                return JSONResponse(model)
-        raise unknown_model(wanted, "see /v1/models")
-
-    async def skills(self, request: Request) -> Response:
-        """GET /v1/skills"""
-        found = await run_in_threadpool(self._registry.skills)
-        data = [
-            {
-                "name": name,
-                "model": f"{self._registry.name}:{name}",
-                "base": self._registry.name,
-                "verdict": locked.verdict,
-                "source": locked.source,
-                "key": locked.key,
-                "probe": dict(locked.probe),
-            }
-            for name, locked in sorted(found.items())
-        ]
-        return JSONResponse({"object": "list", "data": data})
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 only when the upstream answers."""
@@ -162,15 +131,6 @@ class Front:
         await stream.close()
         model = await self.adapters.reload(refs)
         return await self._client.stream(path, {**asked.body, "model": model})
-
-    def _models(self) -> list[dict[str, Any]]:
-        registry = self._registry
-        common = {"object": "model", "created": self._started, "owned_by": "skillc"}
-        return [{"id": registry.name, **common}] + [
-            {"id": f"{registry.name}:{name}", **common, "parent": registry.name}
-            for name, locked in sorted(registry.skills().items())
-            if locked.verdict != "off"
-        ]
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runtime.conftest import Client, Reply, fill
+from tests.runtime.conftest import Client, Reply, fill, settings_for
 from tests.runtime.support import ProjectFolder, random_adapter
 from tests.runtime.vllm_stub import BASE, Vllm, vllm
 
@@ -24,6 +25,7 @@ from skillc_compiler.gguf_base import BaseInfo
 from skillc_compiler.lock import Lock
 from skillc_compiler.skill import read_skill
 from skillc_compiler.store import Store
+from skillc_runtime.server import running
 from skillc_runtime.upstream_adapters import joined
 from skillc_runtime.upstream_server import UpstreamServer, running_upstream, serve_upstream
 from skillc_runtime.upstream_settings import UpstreamSettings
@@ -250,6 +252,21 @@ def test_the_base_is_found_by_its_name(project: ProjectFolder) -> None:
             skills = client.send("/v1/skills", headers=headers).json["data"]
             assert {s["name"]: s["verdict"] for s in skills}["broken-idea"] == "off"
             assert client.send("/v1/none", headers=headers).status == 404
+
+
+def test_models_and_skills_are_listed_as_by_the_other_server(project: ProjectFolder) -> None:
+    found = []
+    with vllm() as stub, front(project, stub) as client, running(settings_for(project)) as own:
+        for name in ("deploy", "style"):  # an adapter's hash is known once it has been opened
+            ask(client, name)
+        for asked in (client, Client(own)):
+            skills = asked.send("/v1/skills").json["data"]
+            models = asked.send("/v1/models").json["data"]
+            found.append((skills, [{**model, "created": 0} for model in models]))
+    assert found[0] == found[1]
+    (deploy,) = (skill for skill in found[0][0] if skill["name"] == "deploy")
+    path = project.root / ".skills" / "deploy" / "SKILL.md"
+    assert deploy["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
