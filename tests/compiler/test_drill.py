@@ -66,6 +66,15 @@ def test_gaps_are_cut_short_at_first_only(encoder: Encoder) -> None:
     assert full(0.4) == full(1.0) == {True}
 
 
+def test_windows_are_said_backwards(encoder: Encoder) -> None:
+    batch = Drill(encoder).reversed_batch(random.Random(1), tokens=400)
+    for row, width in enumerate(batch.lengths):
+        window, back = batch.read.tokens[row, :width], batch.read.tokens[row, width : 2 * width]
+        assert torch.equal(window.flip(0), back)
+        weighed = batch.read.weights[row] > 0  # that of the token that follows
+        assert not weighed[: width + 1].any() and weighed[width + 1 : 2 * width - 1].all()
+
+
 def test_the_same_seed_gives_the_same_batch(encoder: Encoder) -> None:
     one, other = (
         Drill(encoder).batch(random.Random(3), 0.8, WEIGHTS, tokens=600) for _ in range(2)

@@ -19,7 +19,7 @@ from skillc_compiler.families.interface import load_compiler
 from skillc_compiler.families.writer import Writer
 from skillc_compiler.skill import parse_skill
 from skillc_compiler.train_base import cli, trainer
-from skillc_compiler.train_base.lessons import Lesson, Row
+from skillc_compiler.train_base.lessons import Lesson, Row, lessons_of
 from skillc_compiler.train_base.loss import Choices, answer_loss, divergence, lesson_loss
 from skillc_compiler.train_base.recipe import Recipe, load_recipe
 
@@ -84,9 +84,9 @@ def log(out: Path) -> list[dict[str, Any]]:
 
 def test_lessons_ask_with_and_without_the_text(tmp_path: Path) -> None:
     run, settings = begun(tmp_path)
-    lessons = trainer.lessons_of(run.writer, settings, 0, ())
+    lessons = lessons_of(run.student, settings, 0, ())
     lesson = next(found for place in range(20) if len((found := lessons.make(0, place)).asked) == 2)
-    decode = run.writer.tokenizer.decode
+    decode = run.student.tokenizer.decode
     text = decode(lesson.text, skip_special_tokens=False)
     assert text.startswith("<|im_start|>system\n---\nname: ")
     for asked, taught in zip(lesson.asked, lesson.taught, strict=True):
@@ -95,7 +95,7 @@ def test_lessons_ask_with_and_without_the_text(tmp_path: Path) -> None:
         assert prompt.startswith(text) and text not in decode(asked.ids, skip_special_tokens=False)
     assert lesson.recited is not None and len(lesson.quiet) == 2
     assert lessons.make(0, 1) == lessons.make(0, 1) != lessons.make(1, 1)
-    held = trainer.lessons_of(run.writer, settings, 0, (), split="val")
+    held = lessons_of(run.student, settings, 0, (), split="val")
     assert held.make(0, 1) != lessons.make(0, 1)
 
 
@@ -104,12 +104,12 @@ def test_texts_that_are_cut_are_not_asked_about(tmp_path: Path) -> None:
     short = recipe_file(tmp_path, extra="").read_text().replace("facts", "max_skill = 40\nfacts")
     (tmp_path / "short.toml").write_text(short)
     settings = load_recipe(str(tmp_path / "short.toml"))
-    lesson = trainer.lessons_of(run.writer, settings, 0, ()).make(0, 0)
+    lesson = lessons_of(run.student, settings, 0, ()).make(0, 0)
     assert lesson.asked == [] and lesson.recited is not None
-    assert len(lesson.text) == 40 + len(run.writer._prompt.reading("a")[0])
-    real = trainer.lessons_of(run.writer, settings, 0, ("Only `real` text here. " * 9,))
+    assert len(lesson.text) == 40 + len(run.student.reading("a")[0])
+    real = lessons_of(run.student, settings, 0, ("Only `real` text here. " * 9,))
     assert any(
-        "real" in run.writer.tokenizer.decode(real.make(0, place).text) for place in range(30)
+        "real" in run.student.tokenizer.decode(real.make(0, place).text) for place in range(30)
     )
 
 
@@ -126,31 +126,31 @@ def test_losses_against_a_count_by_hand() -> None:
     assert abs(float(divergence(logits, same))) < 1e-6
 
 
-def test_only_the_writer_gets_gradients(tmp_path: Path) -> None:
+def test_only_the_network_gets_gradients(tmp_path: Path) -> None:
     run, settings = begun(tmp_path)
-    lesson = trainer.lessons_of(run.writer, settings, 0, ()).make(0, 0)
-    told = lesson_loss(run.writer, lesson, settings.loss)
+    lesson = lessons_of(run.student, settings, 0, ()).make(0, 0)
+    told = lesson_loss(run.student, lesson, settings.loss)
     torch.autograd.backward(told.loss)
-    named = dict(run.writer.net.named_parameters())
+    named = dict(run.student.net.named_parameters())
     moved = [name for name, p in named.items() if p.grad is not None and p.grad.abs().max() > 0]
     assert {"push", "scale", "key.weight", "value.weight", "read.weight"} <= set(moved)
-    assert all(p.grad is None for p in run.writer.host.model.parameters())
+    assert all(p.grad is None for p in run.student.host.model.parameters())
     assert told.parts.keys() == {"quiet", "answer", "teacher", "recite"}
-    bare = lesson_loss(run.writer, Lesson(lesson.text, [], [], None, lesson.quiet), settings.loss)
+    bare = lesson_loss(run.student, Lesson(lesson.text, [], [], None, lesson.quiet), settings.loss)
     assert bare.parts.keys() == {"quiet"}
 
 
 def test_the_loss_falls_and_the_export_compiles(tmp_path: Path) -> None:
     out = tmp_path / "run"
     path = str(recipe_file(tmp_path, steps=24))
-    cli.train_writer("tiny3", path, out)
+    cli.train_compiler("tiny3", path, out)
     entries = log(out)
     assert [entry["step"] for entry in entries] == list(range(1, 25))
     first, last = entries[:4], entries[-4:]
     mean = [sum(entry["loss"] for entry in part) / 4 for part in (first, last)]
     assert mean[1] < 0.9 * mean[0]
     assert {"val_adapter", "val_none", "val_text", "val_flips"} <= entries[-1].keys()
-    folder = cli.export_writer("tiny3", out, force=True)
+    folder = cli.export_compiler("tiny3", out, force=True)
     compiler = load_compiler(find_base("tiny3"))
     assert isinstance(compiler, Writer) and compiler.id == "writer-tiny3"
     record = json.loads((folder / "compiler.json").read_text())
@@ -159,12 +159,12 @@ def test_the_loss_falls_and_the_export_compiles(tmp_path: Path) -> None:
     adapter = compiler.compile(skill, rank=4)
     assert set(adapter.pairs) == {"model.layers.1.mlp.down_proj"}
     with pytest.raises(CompilerError, match="has a compiler: replace it with --force"):
-        cli.export_writer("tiny3", out)
+        cli.export_compiler("tiny3", out)
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(recipe_file(tmp_path))
-    cli.train_writer("tiny3", path, tmp_path / "whole")
+    cli.train_compiler("tiny3", path, tmp_path / "whole")
     real, calls = trainer.step, []
 
     def stopping(*given: Any) -> Any:
@@ -175,10 +175,10 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(trainer, "step", stopping)
     with pytest.raises(KeyboardInterrupt):
-        cli.train_writer("tiny3", path, tmp_path / "parts")
+        cli.train_compiler("tiny3", path, tmp_path / "parts")
     monkeypatch.setattr(trainer, "step", real)
-    cli.train_writer("tiny3", path, tmp_path / "parts")
-    whole, parts = (torch.load(tmp_path / name / "writer.pt") for name in ("whole", "parts"))
+    cli.train_compiler("tiny3", path, tmp_path / "parts")
+    whole, parts = (torch.load(tmp_path / name / "compiler.pt") for name in ("whole", "parts"))
     assert whole["step"] == parts["step"] == 4
     for name, value in whole["net"].items():
         assert torch.equal(value, parts["net"][name]), name
@@ -186,17 +186,17 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    cli.train_writer("tiny3", str(recipe_file(tmp_path)), out, minutes=1e-9)
-    assert torch.load(out / "writer.pt")["step"] == 1
+    cli.train_compiler("tiny3", str(recipe_file(tmp_path)), out, minutes=1e-9)
+    assert torch.load(out / "compiler.pt")["step"] == 1
     with pytest.raises(CompilerError, match="another recipe or seed"):
-        cli.train_writer("tiny3", str(recipe_file(tmp_path)), out, seed=1)
+        cli.train_compiler("tiny3", str(recipe_file(tmp_path)), out, seed=1)
     other = stand_in.write_folder(tmp_path / "hf", "qwen3", seed=1)
     info = stand_in.write_gguf(other, tmp_path / "base.gguf")
     assert info.hash
     with pytest.raises(CompilerError, match="trained on another base than 'other'"):
-        cli.write_writer(Base("other", tmp_path / "base.gguf", None), out, tmp_path)
-    with pytest.raises(CompilerError, match="no trained writer"):
-        cli.export_writer("tiny3", tmp_path, force=True)
+        cli.write_trained(Base("other", tmp_path / "base.gguf", None), out, tmp_path)
+    with pytest.raises(CompilerError, match="no trained compiler"):
+        cli.export_compiler("tiny3", tmp_path, force=True)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,10 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         ("[writer]\nwidth = 7", "width must be a multiple"),
         ("[data]\nfacts = [3, 2]", "facts must be the least and the most"),
         ("[writer", "small.toml: "),
+        ("family = 'distill'", "family 'distill' cannot be trained"),
+        ("family = 3", "family 3 cannot be trained"),
+        ("[m2p]\nrank = 1.5", "rank in \\[m2p\\] must be a whole number"),
+        ("[perceiver]\nkv_heads = 3", "heads must be a multiple of kv_heads"),
     ],
 )
 def test_recipes_that_make_no_sense_are_one_line(text: str, line: str, tmp_path: Path) -> None:
@@ -220,8 +224,10 @@ def test_recipes_that_make_no_sense_are_one_line(text: str, line: str, tmp_path:
 
 def test_the_shipped_recipe_has_every_key() -> None:
     found = load_recipe()
-    assert found.name == "writer" and found.data.skills == 16 and found.writer.sites == ()
-    with pytest.raises(CompilerError, match="the shipped one is 'writer'"):
+    assert (found.name, found.family) == ("frozen", "writer")
+    assert found.data.skills == 16 and found.writer.sites == ()
+    assert load_recipe(family="m2p").to_dict().keys().isdisjoint({"writer", "perceiver"})
+    with pytest.raises(CompilerError, match="the shipped one is 'frozen'"):
         load_recipe("nano")
 
 
@@ -237,7 +243,7 @@ def test_sites_that_the_base_lacks_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path: Path, home: Path) -> None:
     path = recipe_file(tmp_path, steps=2)
-    cli.train_writer("tiny3", str(path), tmp_path / "one")
+    cli.train_compiler("tiny3", str(path), tmp_path / "one")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
@@ -254,11 +260,11 @@ def test_two_processes_train_what_one_does(tmp_path: Path, home: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("writer 2/2") == 1  # one of the two tells
-    one, two = (torch.load(tmp_path / name / "writer.pt") for name in ("one", "two"))
+    one, two = (torch.load(tmp_path / name / "compiler.pt") for name in ("one", "two"))
     assert two["step"] == 2
     start = trainer.begin(
         find_base("tiny3"), load_recipe(str(path)), torch.device("cpu"), 0
-    ).writer.net.state_dict()
+    ).student.net.state_dict()
     for name, value in one["net"].items():
         assert torch.allclose(value, two["net"][name], atol=1e-4), name
     assert not torch.equal(one["net"]["value.weight"], start["value.weight"])

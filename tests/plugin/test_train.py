@@ -40,19 +40,26 @@ def test_a_base_has_a_trainer_of_its_own(
     def record(name: str) -> Any:
         return lambda *args, **options: calls.append((name, args, options))
 
-    trainer = SimpleNamespace(train_writer=record("train"), export_writer=record("export"))
-    monkeypatch.setattr(train_verb, "writer_trainer", lambda: trainer)
+    trainer = SimpleNamespace(train_compiler=record("train"), export_compiler=record("export"))
+    monkeypatch.setattr(train_verb, "base_trainer", lambda: trainer)
     out = tmp_path / "out"
     out.mkdir()
     assert run("train", "compiler", "--base", "tiny", "--out", out, "--seed", "3").code == 0
+    other = ("--family", "m2p", "--recipe", "own.toml")
+    assert run("train", "compiler", "--base", "tiny", "--out", out, *other).code == 0
     assert run("train", "export", "--base", "tiny", "--out", out, "--force").code == 0
-    given = {"texts": (), "seed": 3, "minutes": 0.0}
+    given = {"texts": (), "minutes": 0.0}
     assert calls == [
-        ("train", ("tiny", "writer", out), given),
+        ("train", ("tiny", "frozen", out), {"family": None, "seed": 3, **given}),
+        ("train", ("tiny", "own.toml", out), {"family": "m2p", "seed": 0, **given}),
         ("export", ("tiny", out), {"force": True}),
     ]
     done = run("train", "export", "--out", out, "--force")
     assert (done.code, "--force has no meaning without --base" in done.err) == (2, True)
+    done = run("train", "compiler", "--out", out, "--family", "m2p")
+    assert (done.code, "--family has no meaning without --base" in done.err) == (2, True)
+    done = run("train", "compiler", "--base", "tiny", "--out", out, "--family", "distill")
+    assert (done.code, "'distill' is not one of" in done.err) == (2, True)
     done = run("train", "export", "--base", "tiny", "--recipe", "nano", "--out", out)
     assert (done.code, "DIR knows its recipe" in done.err) == (2, True)
 

@@ -25,6 +25,7 @@ from skillc_compiler.gguf_base import BaseInfo
 from skillc_compiler.lock import Lock
 from skillc_compiler.skill import read_skill
 from skillc_compiler.store import Store
+from skillc_runtime.registry import Registry
 from skillc_runtime.server import running
 from skillc_runtime.upstream_adapters import joined
 from skillc_runtime.upstream_server import UpstreamServer, running_upstream, serve_upstream
@@ -267,6 +268,26 @@ def test_models_and_skills_are_listed_as_by_the_other_server(project: ProjectFol
     (deploy,) = (skill for skill in found[0][0] if skill["name"] == "deploy")
     path = project.root / ".skills" / "deploy" / "SKILL.md"
     assert deploy["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_failures_are_answered_as_by_the_other_server(
+    project: ProjectFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(registry: Registry) -> None:
+        raise ZeroDivisionError("secret")
+
+    with vllm() as stub, front(project, stub) as client, running(settings_for(project)) as own:
+        monkeypatch.setattr(Registry, "problems", broken)
+        for asked in (client, Client(own)):
+            bug = asked.send("/v1/skills")
+            assert (bug.status, bug.error["message"]) == (500, "internal error")
+            other = asked.send("/v1/messages/count_tokens/more", {})
+            assert (other.status, other.error["code"]) == (404, "no_such_endpoint")
+            method = asked.send("/v1/models", {})
+            assert (method.status, method.headers["Allow"]) == (405, "GET, HEAD")
+        lost = client.send("/v1/messages", {})
+        assert (lost.status, lost.json["error"]["type"]) == (404, "not_found_error")
+        assert lost.json["type"] == "error"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skillc_compiler.adapter import Adapter, LoraPair
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.host import Host
+from skillc_compiler.families.host import Factors, Host
 from skillc_compiler.families.interface import DEFAULT_RANK, compiler_identity
 from skillc_compiler.families.labels import label
 from skillc_compiler.families.probe import probe
@@ -30,8 +30,15 @@ class Bound:
 
     activation = "full"
 
-    def __init__(self, base: Base, model: Any, tokenizer: Tokenizer) -> None:
-        self.id, self.hash = compiler_identity(base)
+    def __init__(
+        self,
+        base: Base,
+        model: Any,
+        tokenizer: Tokenizer,
+        identity: tuple[str, str] | None = None,
+    ) -> None:
+        """`identity` (id, hash) is for a compiler that is not written beside its base."""
+        self.id, self.hash = identity or compiler_identity(base)
         self.base = base
         self.base_hash = file_sha256(base.gguf)
         self.host, self.tokenizer = Host(model), tokenizer
@@ -70,18 +77,13 @@ class Bound:
             raise CompilerError("the skill's text has no tokens")
         return list(ids)
 
-    def adapter(
-        self, skill: Skill, factors: Mapping[str, tuple[Tensor, Tensor]], rank: int
-    ) -> Adapter:
+    def adapter(self, skill: Skill, factors: Factors, rank: int) -> Adapter:
         """The adapter whose update is B A (A [R, in], B [out, R]), cut down to rank <= `rank`.
 
         A larger R is cut by the best approximation (SVD of the product). alpha = rank, so PEFT's
         scaling is 1. Raises CompilerError when a value is not finite.
         """
-        kept = {
-            path: (a.float(), b.float()) if len(a) <= rank else low_rank(a, b.T, rank)
-            for path, (a, b) in factors.items()
-        }
+        kept = cut({path: (a.float(), b.float()) for path, (a, b) in factors.items()}, rank)
         if not all(torch.isfinite(a).all() and torch.isfinite(b).all() for a, b in kept.values()):
             raise CompilerError(
                 f"skill {skill.name!r}: the adapter is not finite; report this text"
@@ -95,6 +97,14 @@ class Bound:
             for path, (a, b) in kept.items()
         }
         return Adapter(pairs, float(actual), manifest)
+
+
+def cut(factors: Factors, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """The same updates at most of rank `rank`, by the best approximation; factors on the CPU."""
+    return {
+        path: (a, b) if len(a) <= rank else low_rank(a, b.T, rank)
+        for path, (a, b) in factors.items()
+    }
 
 
 def open_base(base: Base, *, whole: bool = False) -> tuple[Any, Tokenizer]:

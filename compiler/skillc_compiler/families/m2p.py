@@ -29,8 +29,15 @@ class M2P(Bound):
     changes nothing; a smaller one cuts them down.
     """
 
-    def __init__(self, base: Base, model: Any, tokenizer: Tokenizer, net: M2PNet) -> None:
-        super().__init__(base, model, tokenizer)
+    def __init__(
+        self,
+        base: Base,
+        model: Any,
+        tokenizer: Tokenizer,
+        net: M2PNet,
+        identity: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__(base, model, tokenizer, identity)
         self.net, self.config = net, net.config
         self.sites = self.host.sites()
 
@@ -57,15 +64,27 @@ class M2P(Bound):
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:
         """The adapter of one skill; see `Compiler`."""
         check_rank(rank)
-        ids = self.tokens(skill.text)
+        prefix, ids = self.reading(skill.text)
         size = self.config.context
         pieces = [ids[start : start + size] for start in range(0, len(ids), size)]
         if self.config.long == "truncate":
             pieces = pieces[:1]
         factors: dict[str, tuple[Tensor, Tensor]] = {}
         for piece in pieces:
-            factors = joined(factors, self.read(piece, factors))
+            factors = joined(factors, self.read([*prefix, *piece], factors))
         return self.adapter(skill, factors, rank)
+
+    def reading(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens in front of every piece of a text, and the text's own."""
+        return list(self.config.prefix), self.tokens(text)
+
+    def factors(self, ids: Sequence[int]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The LoRA factors (A [r, in], B [out, r]) of a text of one piece, by module path."""
+        return self.read(ids, {})
+
+    def settings(self) -> dict[str, Any]:
+        """What compiler.json says of the network."""
+        return self.config.to_dict()
 
     def read(self, ids: Sequence[int], known: Factors) -> dict[str, tuple[Tensor, Tensor]]:
         """The factors of one piece of text, read with what is `known` of the text before it."""
@@ -79,7 +98,7 @@ class M2P(Bound):
         count = self.config.memory
 
         def keep(layer: int, output: Tensor) -> None:
-            states.append(output[0, -count:].float().cpu())
+            states.append(output[0, -count:].float().to(self.net.memory.device))
 
         text = self.host.embed(self.host.ids(ids))
         embeds = torch.cat((text, self.net.memory[None].to(text)), dim=1)

@@ -26,6 +26,7 @@ class M2PConfig:
     factor on top. `context` is the longest text read at once, in tokens; `long` says what happens
     to the rest of a longer one: "recurrent" reads it in further pieces, each with what was learned
     from those before it attached (SHINE-R); "truncate" drops it, as the published evaluations do.
+    `prefix` are token ids in front of every piece.
     """
 
     hidden: int
@@ -42,15 +43,16 @@ class M2PConfig:
     gain: float = 1.0
     context: int = 4096
     long: str = "recurrent"
+    prefix: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"prefix": list(self.prefix)}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> M2PConfig:
         """The inverse of `to_dict`; raises TypeError for other keys."""
-        return M2PConfig(**values)
+        return M2PConfig(**{**values, "prefix": tuple(values.get("prefix", ()))})
 
 
 def memory_tokens(sites: Sequence[Site], hidden: int, layers: int, rank: int, pool: int = 1) -> int:

@@ -31,8 +31,15 @@ class Perceiver(Bound):
     more than the `rank` asked for, the update is cut down to it.
     """
 
-    def __init__(self, base: Base, model: Any, tokenizer: Tokenizer, net: PerceiverNet) -> None:
-        super().__init__(base, model, tokenizer)
+    def __init__(
+        self,
+        base: Base,
+        model: Any,
+        tokenizer: Tokenizer,
+        net: PerceiverNet,
+        identity: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__(base, model, tokenizer, identity)
         self.net, self.config = net, net.config
 
     @staticmethod
@@ -59,30 +66,42 @@ class Perceiver(Bound):
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:
         """The adapter of one skill; see `Compiler`."""
         check_rank(rank)
-        chunks = split(
-            self.tokens(skill.text.strip()),
-            self.config.chunk,
-            self.config.prefix,
-            self.config.suffix,
-        )
+        _, ids = self.reading(skill.text)
+        return self.adapter(skill, self.factors(ids), rank)
+
+    def reading(self, text: str) -> tuple[list[int], list[int]]:
+        """Nothing in front of a text, whose chunks get their affixes later, and its tokens."""
+        return [], self.tokens(text.strip())
+
+    def factors(self, ids: Sequence[int]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The LoRA factors (A [R, in], B [out, R]) of a text, by module path."""
+        config = self.config
+        chunks = split(ids, config.chunk, config.prefix, config.suffix)
         made = combine([self.net(self.read(chunk)) for chunk in chunks], self.net)
-        factors = {}
-        for site in self.host.sites(self.config.modules):
+        found = {}
+        for site in self.host.sites(config.modules):
             a, b = made[site.name]
-            factors[site.path] = (a[site.layer], b[site.layer].T * self.config.alpha)
-        return self.adapter(skill, factors, rank)
+            found[site.path] = (a[site.layer], b[site.layer].T * config.alpha)
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """What compiler.json says of the network."""
+        return self.config.to_dict()
 
     def read(self, ids: Sequence[int]) -> Tensor:
         """Every layer's summary of one chunk: [L, n_modules, r, latent].
 
-        Layer by layer, so that no two layers' activations are held at once.
+        Layer by layer, so that no two layers' activations are held at once. Gradients stay in the
+        network, the base is only read.
         """
         found: list[Tensor] = []
+        learning, device = torch.is_grad_enabled(), self.net.head.device
 
         def summarise(layer: int, states: Tensor) -> None:
-            found.append(self.net.summary(states[0].float().cpu()))
+            with torch.set_grad_enabled(learning):
+                found.append(self.net.summary(states[0].float().to(device)))
 
-        with self.host.listening(before=summarise):
+        with torch.no_grad(), self.host.listening(before=summarise):
             self.host.run(self.host.embed(self.host.ids(ids)))
         return torch.stack(found)
 

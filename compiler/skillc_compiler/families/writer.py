@@ -87,7 +87,7 @@ class Writer:
                 f"skill {skill.name!r}: the adapter is not finite; report this text"
             )
         pairs = {
-            f"{self.host.path}.{layer}.{SITE}": LoraPair(a.cpu().numpy(), b.cpu().numpy())
+            self._path(layer): LoraPair(a.cpu().numpy(), b.cpu().numpy())
             for layer, (a, b) in factors.items()
         }
         return Adapter(
@@ -127,8 +127,7 @@ class Writer:
 
         Texts over one chunk are read in overlapping chunks whose memories add up.
         """
-        # It is read where the base's chat template puts a system message.
-        prefix, ids = self._prompt.reading(text)
+        prefix, ids = self.reading(text)
         parts = [self.net(self.read(prefix + chunk)) for chunk in _chunks(ids)]
         return {
             layer: (
@@ -137,6 +136,25 @@ class Writer:
             )
             for site, layer in enumerate(self.net.config.sites)
         }
+
+    def reading(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens in front of every chunk of a text, and the text's own."""
+        # It is read where the base's chat template puts a system message.
+        return self._prompt.reading(text)
+
+    def factors(self, ids: Sequence[int]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The LoRA factors (A [S, inner], B [hidden, S]) of a text of one chunk, by module path.
+
+        Of full rank, with gradients to the network alone.
+        """
+        with torch.no_grad():
+            reading = self.read(ids)
+        made = zip(self.net.config.sites, self.net(reading), strict=True)
+        return {self._path(layer): (keys[0], values[0].T) for layer, (keys, values) in made}
+
+    def settings(self) -> dict[str, Any]:
+        """What compiler.json says of the network."""
+        return self.net.config.to_dict()
 
     def read(self, ids: Sequence[int]) -> Reading:
         """One forward pass of the base over `ids`, keeping what the writer reads; batch of one."""
@@ -163,6 +181,9 @@ class Writer:
     def attached(self, factors: Factors) -> AbstractContextManager[None]:
         """The base with LoRA factors (A, B) by site layer added, in this thread, for the block."""
         return self._taps.attached(factors)
+
+    def _path(self, layer: int) -> str:
+        return f"{self.host.path}.{layer}.{SITE}"
 
     def _probe(self, text: str, factors: Factors) -> dict[str, float]:
         def guess(windows: Tensor, *, attached: bool) -> Tensor:

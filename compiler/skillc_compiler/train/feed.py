@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape
 from skillc_compiler.data.tools import Tools, slim_box, slim_prompt, tool_box
-from skillc_compiler.train.drill import Drill
+from skillc_compiler.train.drill import Drill, backwards
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.packing import (
     Batch,
@@ -157,7 +157,10 @@ def _copy_step(feed: Feed, number: int, size: float) -> Step:
 
 def _drill_step(feed: Feed, number: int, size: float) -> Step:
     rng = random.Random(f"{feed.seed}/{number}/drill")
-    batch = _drill(feed.tokenizer_json).batch(rng, size, feed.weights, tokens=9000)
+    drill = _drill(feed.tokenizer_json)
+    if feed.stage == "drill" and rng.random() < backwards(size):
+        return Step(drill.reversed_batch(rng, tokens=6144), [])
+    batch = drill.batch(rng, size, feed.weights, tokens=9000)
     return Step(batch, [[row] for row in range(len(batch.lengths))])
 
 

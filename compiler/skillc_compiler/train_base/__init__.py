@@ -1,1 +1,1 @@
-"""Training of a writer for a base that stays as it is, through transformers."""
+"""Training of a compiler for a base that stays as it is, through transformers."""

@@ -20,17 +20,18 @@ from skillc_compiler.train_base.trainer import CHECKPOINT, read_checkpoint, trai
 _EXACT = ("mean", "spread")
 
 
-def train_writer(
+def train_compiler(
     base: str,
     recipe: str,
     out: Path,
     *,
+    family: str | None = None,
     texts: Sequence[Path] = (),
     seed: int = 0,
     minutes: float = 0,
 ) -> None:
-    """Train a writer for the base called `base`; checkpoints in `out`."""
-    found, settings = find_base(base), load_recipe(recipe)
+    """Train a compiler for the base called `base`; checkpoints in `out`."""
+    found, settings = find_base(base), load_recipe(recipe, family)
     out.mkdir(parents=True, exist_ok=True)
     reached = train(found, settings, out, texts=real_texts(texts), seed=seed, minutes=minutes)
     print(
@@ -40,21 +41,21 @@ def train_writer(
     )
 
 
-def export_writer(base: str, out: Path, *, force: bool = False) -> Path:
-    """Make the writer that was trained in `out` the base's compiler; returns its folder."""
+def export_compiler(base: str, out: Path, *, force: bool = False) -> Path:
+    """Make what was trained in `out` the base's compiler; returns its folder."""
     found = find_base(base)
     folder = compiler_place(found, force=force)
-    write_writer(found, out, folder)
-    print(f"writer -> {folder}", file=sys.stderr)
+    family = write_trained(found, out, folder)
+    print(f"{family} -> {folder}", file=sys.stderr)
     return folder
 
 
-def write_writer(base: Base, out: Path, folder: Path) -> None:
-    """Write compiler.safetensors (f16) and compiler.json of the run in `out`."""
+def write_trained(base: Base, out: Path, folder: Path) -> str:
+    """Write compiler.safetensors (f16) and compiler.json of the run in `out`; gives its family."""
     checkpoint = out / CHECKPOINT
     if not checkpoint.is_file():
         raise CompilerError(
-            f"no trained writer in {out}: run 'skillc train compiler --base {base.name}"
+            f"no trained compiler in {out}: run 'skillc train compiler --base {base.name}"
             f" --out {out}'"
         )
     state = read_checkpoint(checkpoint, base, None, 0)
@@ -64,12 +65,14 @@ def write_writer(base: Base, out: Path, folder: Path) -> None:
     }
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise CompilerError(f"{checkpoint}: its weights are not finite: train with a lower rate")
+    family = str(state["recipe"]["family"])
     table = {
-        "family": "writer",
-        "id": f"writer-{base.name}",
+        "family": family,
+        "id": f"{family}-{base.name}",
         "recipe": state["recipe"],
         "seed": state["seed"],
         "steps": state["step"],
-        "writer": state["writer"],
+        family: state["settings"],
     }
     write_compiler(folder, base, table, weights)
+    return family

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 
 from skillc_compiler.data.generate import Generator, Question, Shape
-from skillc_compiler.families.chat_prompt import ChatPrompt
+from skillc_compiler.families.chat_prompt import ChatPrompt, base_prompt
 from skillc_compiler.families.lessons import UNRELATED
-from skillc_compiler.train_base.recipe import Data
+from skillc_compiler.gguf_base import read_base_info
+from skillc_compiler.train_base.recipe import Data, Recipe
+from skillc_compiler.train_base.trainable import Trainable
 
 # Answered from the skill; other questions are what its adapter must not change.
 _OUTSIDE = ("outside", "chat")
@@ -35,7 +37,7 @@ class Row:
 class Lesson:
     """One skill of a step.
 
-    text: what the writer reads. asked, taught: the same answers without and with the text in the
+    text: what the compiler reads. asked, taught: the same answers without and with the text in the
     prompt. recited: a window of the text, to be gone on with from its cue. quiet: prompts.
     """
 
@@ -54,14 +56,19 @@ class Lessons:
         data: Data,
         prompt: ChatPrompt,
         tokenizer: Tokenizer,
+        reading: Callable[[str], tuple[list[int], list[int]]],
         *,
         end: int | None,
         texts: Sequence[str] = (),
         seed: int = 0,
         split: str = "train",
     ) -> None:
-        """`end` is the token that ends an answer, `texts` are real ones, which are only recited."""
+        """`reading` is the compiler's (`Trainable`), `end` the token that ends an answer.
+
+        `texts` are real ones, which are only recited.
+        """
         self._data, self._prompt, self._tokenizer = data, prompt, tokenizer
+        self._reading = reading
         self._end, self._texts, self._seed, self._split = end, texts, seed, split
         self._shape = replace(Shape(), facts=data.facts, questions=data.questions + 2, tools=0.0)
 
@@ -74,7 +81,7 @@ class Lessons:
         return self._lesson(sample.text, sample.questions, rng)
 
     def _lesson(self, text: str, questions: Sequence[Question], rng: random.Random) -> Lesson:
-        prefix, ids = self._prompt.reading(text)
+        prefix, ids = self._reading(text)
         if len(ids) > self._data.max_skill:
             # Questions about what was cut off could not be answered.
             ids, text = ids[: self._data.max_skill], ""
@@ -103,3 +110,14 @@ class Lessons:
 
     def _plain(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def lessons_of(
+    student: Trainable, recipe: Recipe, seed: int, texts: Sequence[str] = (), split: str = "train"
+) -> Lessons:
+    """The lessons of a run for the base of the compiler that is trained."""
+    end = read_base_info(student.base.gguf).metadata.get("tokenizer.ggml.eos_token_id")
+    return Lessons(
+        recipe.data, base_prompt(student.base, student.tokenizer), student.tokenizer,
+        student.reading, end=end, texts=texts, seed=seed, split=split,
+    )  # fmt: skip

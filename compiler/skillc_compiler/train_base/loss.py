@@ -1,4 +1,4 @@
-"""The loss of one skill: a frozen base answers with the skill's write attached, and without."""
+"""The loss of one skill: a frozen base answers with the skill's factors attached, and without."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from skillc_compiler.families.host import Host
-from skillc_compiler.families.taps import Factors
-from skillc_compiler.families.writer import Writer
 from skillc_compiler.train_base.lessons import Lesson, Row
 from skillc_compiler.train_base.recipe import Loss
+from skillc_compiler.train_base.trainable import Trainable
 
 
 @dataclass
@@ -33,16 +32,17 @@ class Choices:
     probabilities: Tensor
 
 
-def lesson_loss(writer: Writer, lesson: Lesson, weights: Loss) -> Told:
+def lesson_loss(student: Trainable, lesson: Lesson, weights: Loss) -> Told:
     """The loss of one skill: answers, the text arm's choices, recitation, and what is to stay."""
-    host = writer.host
+    host = student.host
     quiet = [Row(ids, 1) for ids in lesson.quiet]
+    # Reading the text once more for every question costs the most: not for nothing.
+    taught = lesson.taught if weights.teacher else []
     with torch.no_grad():
-        reading = writer.read(lesson.text)
-        taught = choices(logits_of(host, lesson.taught), weights.top_k)
+        text_arm = choices(logits_of(host, taught), weights.top_k)
         usual = choices(logits_of(host, quiet), weights.top_k)
     recited = [lesson.recited] if lesson.recited is not None else []
-    with writer.attached(writes(writer, writer.net(reading))):
+    with host.attached(student.factors(lesson.text)):
         said = logits_of(host, [*lesson.asked, *recited, *quiet])
     sizes = [sum(len(row.answer) for row in rows) for rows in (lesson.asked, recited, quiet)]
     answers, recitation, rest = torch.split(said, sizes)
@@ -50,22 +50,17 @@ def lesson_loss(writer: Writer, lesson: Lesson, weights: Loss) -> Told:
     parts = {"quiet": float(loss.detach())}
     if lesson.asked:
         told = answer_loss(answers, lesson.asked, weights.entry)
-        close = divergence(answers, taught)
-        loss = loss + weights.answer * told + weights.teacher * close
-        parts |= {"answer": float(told.detach()), "teacher": float(close.detach())}
+        loss = loss + weights.answer * told
+        parts["answer"] = float(told.detach())
+    if taught:
+        close = divergence(answers, text_arm)
+        loss = loss + weights.teacher * close
+        parts["teacher"] = float(close.detach())
     if recited:
         repeated = F.cross_entropy(recitation, wanted(recited).to(recitation.device))
         loss = loss + weights.recite * repeated
         parts["recite"] = float(repeated.detach())
     return Told(loss, parts)
-
-
-def writes(writer: Writer, made: Sequence[tuple[Tensor, Tensor]]) -> Factors:
-    """The same as LoRA factors by layer: of full rank, nothing is cut off in training."""
-    sites = writer.net.config.sites
-    return {
-        layer: (keys[0], values[0].T) for layer, (keys, values) in zip(sites, made, strict=True)
-    }
 
 
 def logits_of(host: Host, rows: Sequence[Row]) -> Tensor:

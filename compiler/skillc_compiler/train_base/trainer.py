@@ -1,6 +1,6 @@
-"""Trains a writer on a frozen base: resumable, logged, in one process or several.
+"""Trains a compiler on a frozen base: resumable, logged, in one process or several.
 
-Every process holds the base and the same writer, takes its share of a step's skills, and adds its
+Every process holds the base and the same compiler, takes its share of a step's skills, and adds its
 gradients to those of the others; `accelerate launch` starts several, without it there is one.
 """
 
@@ -21,49 +21,41 @@ from torch import Tensor, nn
 from skillc_compiler.bases import Base
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.families.bound import open_base
-from skillc_compiler.families.calibrate import candidates
-from skillc_compiler.families.chat_prompt import base_prompt
-from skillc_compiler.families.gradient import pushes
-from skillc_compiler.families.host import Host
-from skillc_compiler.families.taps import SITE
-from skillc_compiler.families.writer import Writer
-from skillc_compiler.families.writer_net import WriterConfig, WriterNet
 from skillc_compiler.gguf_base import read_base_info
 from skillc_compiler.train.progress import Progress
-from skillc_compiler.train_base.lessons import Lessons
+from skillc_compiler.train_base.lessons import Lessons, lessons_of
 from skillc_compiler.train_base.loss import lesson_loss
 from skillc_compiler.train_base.recipe import Recipe, Schedule
+from skillc_compiler.train_base.trainable import Trainable
+from skillc_compiler.train_base.untrained import untrained
 from skillc_compiler.train_base.validate import validate
 
-CHECKPOINT = "writer.pt"
-_OBSERVED = 16
-"""Skills whose activations give the mean and spread of a site's inputs."""
-_IDENTITY = ("writer-in-training", "0" * 64)
+CHECKPOINT = "compiler.pt"
 
 
 @dataclass
 class Run:
     """A run's state; everything in it is saved and restored."""
 
-    writer: Writer
+    student: Trainable
     optimizer: torch.optim.Optimizer
     step: int = 0
 
     def state(self, recipe: Recipe, seed: int) -> dict[str, Any]:
         """What a checkpoint holds."""
         return {
-            "net": self.writer.net.state_dict(),
+            "net": self.student.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
-            "writer": self.writer.net.config.to_dict(),
-            "base_hash": self.writer.base_hash,
+            "settings": self.student.settings(),
+            "base_hash": self.student.base_hash,
             "recipe": recipe.to_dict(),
             "seed": seed,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint of the same run."""
-        self.writer.net.load_state_dict(state["net"])
+        self.student.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
@@ -86,10 +78,10 @@ def train(
     checkpoint = out / CHECKPOINT
     if checkpoint.is_file():
         run.restore(read_checkpoint(checkpoint, base, recipe, seed))
-    lessons = lessons_of(run.writer, recipe, seed, texts)
-    held = lessons_of(run.writer, recipe, seed, (), split="val")
+    lessons = lessons_of(run.student, recipe, seed, texts)
+    held = lessons_of(run.student, recipe, seed, split="val")
     schedule, main = recipe.schedule, accelerator.is_main_process
-    progress = Progress("writer", schedule.steps, run.step)
+    progress = Progress(recipe.family, schedule.steps, run.step)
     begun, tokens = time.monotonic(), 0
     while run.step < schedule.steps:
         parts, read = step(run, lessons, recipe, accelerator)
@@ -100,7 +92,7 @@ def train(
         if main:
             progress.update(run.step, _note(parts), tokens)
             if done or over or run.step % schedule.check_every == 0:
-                checked = validate(run.writer, held, schedule.check_skills)
+                checked = validate(run.student, held, schedule.check_skills)
             _log(out, {"step": run.step, **parts, **checked})
             if done or over or run.step % schedule.save_every == 0:
                 _save(run.state(recipe, seed), checkpoint)
@@ -112,57 +104,20 @@ def train(
 
 
 def begin(base: Base, recipe: Recipe, device: torch.device, seed: int) -> Run:
-    """The base, an untrained writer for it, and the optimiser; the same in every process."""
+    """The base, an untrained compiler for it, and the optimiser; the same in every process."""
     model, tokenizer = open_base(base, whole=True)
     model.requires_grad_(False)
     if not base.load.get("device_map") and not base.load.get("quantize"):
         model.to(device)
-    host = Host(model)
-    torch.manual_seed(seed)
-    net = WriterNet(config_for(host, recipe))
-    net.push.data.copy_(pushes(host, net.config.sites))
-    net.scale.data.mul_(recipe.writer.gain)
-    writer = Writer(base, model, tokenizer, net.train(), _IDENTITY)
-    _observe(writer, lessons_of(writer, recipe, seed, ()))
+    student = untrained(base, model, tokenizer, recipe, seed)
     schedule = recipe.schedule
     optimizer = torch.optim.AdamW(
-        writer.net.parameters(),
+        student.net.parameters(),
         lr=schedule.rate,
         betas=(0.9, 0.95),
         weight_decay=schedule.weight_decay,
     )
-    return Run(writer, optimizer)
-
-
-def config_for(host: Host, recipe: Recipe) -> WriterConfig:
-    """The sizes of a writer for this base. Raises CompilerError for sites that it has not."""
-    (first, *_) = host.sites([SITE])
-    layers, shape = len(host.layers), recipe.writer
-    sites = shape.sites or candidates(layers)
-    if not all(0 <= site < layers for site in sites):
-        raise CompilerError(f"recipe {recipe.name}: sites {list(sites)}, the base has {layers}")
-    return WriterConfig(
-        hidden=host.hidden,
-        inner=first.d_in,
-        layers=layers,
-        vocab=len(host.table),
-        sites=tuple(sorted(sites)),
-        width=shape.width,
-        blocks=shape.blocks,
-        heads=shape.heads,
-    )
-
-
-def lessons_of(
-    writer: Writer, recipe: Recipe, seed: int, texts: Sequence[str], split: str = "train"
-) -> Lessons:
-    """The lessons of a run for its base."""
-    end = read_base_info(writer.base.gguf).metadata.get("tokenizer.ggml.eos_token_id")
-    prompt = base_prompt(writer.base, writer.tokenizer)
-    return Lessons(
-        recipe.data, prompt, writer.tokenizer,
-        end=end, texts=texts, seed=seed, split=split,
-    )  # fmt: skip
+    return Run(student, optimizer)
 
 
 def step(
@@ -174,7 +129,7 @@ def step(
     tokens = 0
     for place in range(accelerator.process_index, count, accelerator.num_processes):
         lesson = lessons.make(run.step, place)
-        told = lesson_loss(run.writer, lesson, recipe.loss)
+        told = lesson_loss(run.student, lesson, recipe.loss)
         torch.autograd.backward(told.loss / count)
         tokens += len(lesson.text) + sum(len(row.ids) for row in (*lesson.asked, *lesson.taught))
         for name, value in {"loss": float(told.loss.detach()), **told.parts}.items():
@@ -209,7 +164,7 @@ def read_checkpoint(path: Path, base: Base, recipe: Recipe | None, seed: int) ->
         known, table = state["base_hash"], state["recipe"]
     except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise CompilerError(f"{path}: not a checkpoint of a writer ({reason})") from error
+        raise CompilerError(f"{path}: not a checkpoint of a compiler ({reason})") from error
     if known != read_base_info(base.gguf).hash:
         raise CompilerError(f"{path}: was trained on another base than {base.name!r}")
     if recipe is not None and (table, state["seed"]) != (recipe.to_dict(), seed):
@@ -217,14 +172,6 @@ def read_checkpoint(path: Path, base: Base, recipe: Recipe | None, seed: int) ->
             f"{path}: was begun with another recipe or seed: give the same, or another --out"
         )
     return state
-
-
-@torch.no_grad()
-def _observe(writer: Writer, lessons: Lessons) -> None:
-    """Mean and spread of the sites' inputs, over generated texts; fixed from then on."""
-    for number in range(_OBSERVED):
-        reading = writer.read(lessons.make(-1, number).text)
-        writer.net.observe(reading.inputs, reading.mask, 1 / (number + 1))
 
 
 def _summed(accelerator: Accelerator, value: Tensor) -> Tensor:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
+from skillc_compiler.families.bound import cut
+from skillc_compiler.families.host import Factors
 from skillc_compiler.families.interface import DEFAULT_RANK
-from skillc_compiler.families.taps import Factors
-from skillc_compiler.families.writer import Writer
-from skillc_compiler.families.writer_net import low_rank
 from skillc_compiler.train_base.lessons import Lessons, Row
 from skillc_compiler.train_base.loss import logits_of, wanted
+from skillc_compiler.train_base.trainable import Trainable
 
 
 @torch.no_grad()
 def validate(
-    writer: Writer, lessons: Lessons, count: int, rank: int = DEFAULT_RANK
+    student: Trainable, lessons: Lessons, count: int, rank: int = DEFAULT_RANK
 ) -> dict[str, float]:
     """Shares of answer tokens right by arm, and of choices on unrelated prompts that changed.
 
@@ -24,11 +24,8 @@ def validate(
     hits: dict[str, list[torch.Tensor]] = {}
     for place in range(count):
         lesson = lessons.make(0, place)
-        made = writer.net(writer.read(lesson.text))
-        factors = {
-            layer: low_rank(keys[0].cpu(), values[0].cpu(), rank)
-            for layer, (keys, values) in zip(writer.net.config.sites, made, strict=True)
-        }
+        made = student.factors(lesson.text)
+        factors = cut({path: (a.cpu(), b.cpu()) for path, (a, b) in made.items()}, rank)
         quiet = [Row(ids, 1) for ids in lesson.quiet]
         answers = wanted(lesson.asked)
         arms: dict[str, tuple[list[Row], Factors]] = {
@@ -37,13 +34,13 @@ def validate(
             "val_adapter": (lesson.asked, factors),
         }
         for name, (rows, attached) in arms.items():
-            hits.setdefault(name, []).append(_guesses(writer, rows, attached) == answers)
-        changed = _guesses(writer, quiet, factors) != _guesses(writer, quiet, {})
+            hits.setdefault(name, []).append(_guesses(student, rows, attached) == answers)
+        changed = _guesses(student, quiet, factors) != _guesses(student, quiet, {})
         hits.setdefault("val_flips", []).append(changed)
     found = {name: torch.cat(parts).float() for name, parts in hits.items()}
     return {name: round(float(each.mean()), 4) for name, each in found.items() if len(each)}
 
 
-def _guesses(writer: Writer, rows: list[Row], attached: Factors) -> torch.Tensor:
-    with writer.attached(attached):
-        return logits_of(writer.host, rows).argmax(-1).cpu()
+def _guesses(student: Trainable, rows: list[Row], attached: Factors) -> torch.Tensor:
+    with student.host.attached(attached):
+        return logits_of(student.host, rows).argmax(-1).cpu()
