@@ -8,16 +8,12 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skillc_compiler.errors import SkillcError
-from skillc_runtime.api_error import ApiError, error_body
 from skillc_runtime.endpoints import Endpoints
+from skillc_runtime.failures import HANDLERS, gone
 from skillc_runtime.guard import Guard
 from skillc_runtime.listing import Listing
 from skillc_runtime.log import FACTS, log_line
@@ -73,14 +69,7 @@ def create_app(
                 body_seconds=settings.body_seconds,
             ),
         ],
-        exception_handlers={
-            ApiError: _api_error,
-            HTTPException: _http_error,
-            SkillcError: _skillc_error,
-            ClientGoneError: _gone,
-            ClientDisconnect: _gone,
-            Exception: _unexpected,
-        },
+        exception_handlers={**HANDLERS, ClientGoneError: gone},
     )
 
 
@@ -143,29 +132,3 @@ class Watch:
         self._metrics.requests.add(1, path=path, status=str(status))
         if status >= 400:
             self._metrics.errors.add(1, code=str(status))
-
-
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return JSONResponse(error_body(request.url.path, error), error.status, error.headers())
-
-
-async def _skillc_error(request: Request, error: Exception) -> Response:
-    return await _api_error(request, ApiError(503, str(error), code="internal_error"))
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
-    problem = ApiError(error.status_code, f"{where}: {error.detail}", code="no_such_endpoint")
-    body = error_body(request.url.path, problem)
-    return JSONResponse(body, error.status_code, dict(error.headers or {}))
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    # Starlette raises it again after this answer, and the server's log has the traceback.
-    return await _api_error(request, ApiError(500, "internal error", code="internal_error"))

@@ -11,14 +11,13 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from skillc_compiler.errors import SkillcError
 from skillc_runtime.api_error import ApiError
+from skillc_runtime.failures import HANDLERS
 from skillc_runtime.fields import parse_body
 from skillc_runtime.guard import Guard
 from skillc_runtime.listing import Listing
@@ -60,11 +59,7 @@ def create_upstream_app(
         middleware=[
             Middleware(Guard, host=settings.host, hosts=settings.hosts, token=settings.token)
         ],
-        exception_handlers={
-            ApiError: _api_error,
-            HTTPException: _http_error,
-            SkillcError: _skillc_error,
-        },
+        exception_handlers=HANDLERS,
     )
 
 
@@ -186,19 +181,3 @@ def _event(line: str, asked: Asked) -> str:
 def report(asked: Asked) -> dict[str, Any]:
     """The answer's `skillc` object."""
     return {"attached": asked.skills.report(), "tokens_elided": asked.tokens_elided}
-
-
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), error.status, error.headers())
-
-
-async def _skillc_error(request: Request, error: Exception) -> Response:
-    return JSONResponse(ApiError(503, str(error), code="internal_error").body(), 503)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
-    problem = ApiError(error.status_code, f"{where}: {error.detail}", code="no_such_endpoint")
-    return JSONResponse(problem.body(), error.status_code)

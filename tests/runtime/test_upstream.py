@@ -284,7 +284,8 @@ def test_failures_are_answered_as_by_the_other_server(
             other = asked.send("/v1/messages/count_tokens/more", {})
             assert (other.status, other.error["code"]) == (404, "no_such_endpoint")
             method = asked.send("/v1/models", {})
-            assert (method.status, method.headers["Allow"]) == (405, "GET, HEAD")
+            assert method.status == 405
+            assert set(method.headers["Allow"].split(", ")) == {"GET", "HEAD"}
         lost = client.send("/v1/messages", {})
         assert (lost.status, lost.json["error"]["type"]) == (404, "not_found_error")
         assert lost.json["type"] == "error"
