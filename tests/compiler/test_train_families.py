@@ -142,7 +142,9 @@ def test_two_steps_resumed_exported_and_compiled(
     for path, change in trained.items():
         size = float(np.abs(change).max())
         assert np.abs(change - untrained[path]).max() > 0.02 * size, path
-        assert np.abs(change - served[path]).max() < max(1e-3 * size, 1e-7), path
+        difference = float(np.abs(change - served[path]).max())
+        # The file's weights are rounded to half precision.
+        assert difference < min(1e-3, 4e-3 * size + 1e-7), path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -152,7 +154,7 @@ def test_the_loss_of_one_skill_falls(family: str, recipe: Path) -> None:
     lessons = lessons_of(run.student, settings, 0)
     lesson = next(found for place in range(20) if (found := lessons.make(0, place)).asked)
     losses = []
-    for _ in range(10):
+    for _ in range(20):
         told = lesson_loss(run.student, lesson, settings.loss)
         torch.autograd.backward(told.loss)
         run.optimizer.step()

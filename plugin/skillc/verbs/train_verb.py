@@ -70,38 +70,45 @@ def base(*, recipe: str, out: Path, texts: tuple[Path, ...], minutes: float, see
     "--base",
     "name",
     metavar="NAME",
-    help="Train a writer for this base, which stays as it is.  [default: a recipe's own base]",
+    help="Train for this base, which stays as it is.  [default: a recipe's own base]",
+)
+@click.option(
+    "--family",
+    type=click.Choice(["writer", "m2p", "perceiver"]),
+    help="With --base: which kind of compiler.  [default: the recipe's, or writer]",
 )
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="A shipped recipe, or the path of a TOML file.  [default: nano; with --base: writer]",
+    help="A shipped recipe, or the path of a TOML file.  [default: nano; with --base: frozen]",
 )
 def compiler(
     *,
     name: str | None,
+    family: str | None,
     recipe: str | None,
     out: Path,
     texts: tuple[Path, ...],
     minutes: float,
     seed: int,
 ) -> int:
-    """Train a compiler: a recipe's, jointly with its base, or a writer for any base.
+    """Train a compiler: a recipe's, jointly with its base, or one for any base.
 
     Without --base it goes on from the base that `train base` left in DIR. With it the base is
     frozen; 'accelerate launch -m skillc train compiler --base NAME ...' trains on several devices.
     """
-    if name is None:
-        trainer().train_compiler(recipe or "nano", out, texts=texts, seed=seed, minutes=minutes)
+    options: dict[str, Any] = {"texts": texts, "seed": seed, "minutes": minutes}
+    if name is not None:
+        base_trainer().train_compiler(name, recipe or "frozen", out, family=family, **options)
+    elif family is not None:
+        raise click.UsageError("--family has no meaning without --base")
     else:
-        writer_trainer().train_writer(
-            name, recipe or "writer", out, texts=texts, seed=seed, minutes=minutes
-        )
+        trainer().train_compiler(recipe or "nano", out, **options)
     return 0
 
 
 @command.command("export")
-@click.option("--base", "name", metavar="NAME", help="The base that DIR's writer was trained for.")
+@click.option("--base", "name", metavar="NAME", help="The base that DIR was trained for.")
 @click.option("--recipe", metavar="NAME", help="The recipe, without --base.  [default: nano]")
 @click.option("--force", is_flag=True, help="With --base: replace the compiler that it has.")
 @click.option(
@@ -114,14 +121,14 @@ def compiler(
 def export(*, name: str | None, recipe: str | None, force: bool, out: Path) -> int:
     """Turn what was trained into what is used.
 
-    With --base the writer becomes that base's compiler. Without, base.gguf and the compiler's files
+    With --base the result becomes that base's compiler. Without, base.gguf and the compiler's files
     go to DIR/export, as `train compiler` does at its end; copied to $SKILLC_HOME/bases/NAME/ they
     are a base that build and serve find by its name.
     """
     if name is not None:
         if recipe is not None:
             raise click.UsageError("--recipe has no meaning with --base: DIR knows its recipe")
-        writer_trainer().export_writer(name, out, force=force)
+        base_trainer().export_compiler(name, out, force=force)
     elif force:
         raise click.UsageError("--force has no meaning without --base")
     else:
@@ -134,8 +141,8 @@ def trainer() -> Any:
     return needing_torch("skillc_compiler.train.cli")
 
 
-def writer_trainer() -> Any:
-    """The trainer of writers for any base; CompilerError without torch."""
+def base_trainer() -> Any:
+    """The trainer of compilers for any base; CompilerError without torch."""
     return needing_torch("skillc_compiler.train_base.cli")
 
 
