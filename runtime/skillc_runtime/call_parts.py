@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 # Once this much of a call is there its arguments can be passed on while they are written.
 _HEADER = re.compile(
@@ -39,15 +38,6 @@ class CallArguments:
 
 
 Part = Content | CallStart | CallArguments
-MakeId = Callable[[], str]
-
-
-class CallParser(Protocol):
-    """Feed it the answer's text; it gives content and calls as soon as they are certain."""
-
-    def feed(self, text: str) -> list[Part]: ...
-
-    def finish(self) -> list[Part]: ...
 
 
 class Json:
@@ -149,17 +139,3 @@ def parse(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def merged(parts: Iterator[Part]) -> list[Part]:
-    """Neighbouring parts of the same kind as one."""
-    result: list[Part] = []
-    for part in parts:
-        last = result[-1] if result else None
-        if isinstance(part, Content) and isinstance(last, Content):
-            result[-1] = Content(last.text + part.text)
-        elif isinstance(part, CallArguments) and isinstance(last, CallArguments):
-            result[-1] = CallArguments(part.index, last.fragment + part.fragment)
-        else:
-            result.append(part)
-    return result

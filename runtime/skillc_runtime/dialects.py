@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from skillc_compiler.chat import TOOL_CALL_CLOSE, TOOL_CALL_OPEN
-from skillc_runtime.call_parts import CallParser
+from skillc_runtime.call_parser import CallParser
 from skillc_runtime.listed_calls import ARGS_MARK, MARK, ListedCallParser
 from skillc_runtime.toolcalls import ToolCallParser
 

@@ -11,17 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from skillc_runtime.call_parts import (
-    CallArguments,
-    CallReader,
-    CallStart,
-    Content,
-    Json,
-    MakeId,
-    Part,
-    merged,
-)
-from skillc_runtime.pieces import overlap
+from skillc_runtime.call_parser import CallParser, MakeId
+from skillc_runtime.call_parts import CallArguments, CallReader, Content, Json, Part
 
 MARK, ARGS_MARK, ID_MARK = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 
@@ -33,36 +24,24 @@ _HEAD = re.compile(
 _HEAD_ROOM = 256
 
 
-class ListedCallParser:
-    """Feed it the answer's text; it gives content and calls as soon as they are certain.
+class ListedCallParser(CallParser):
+    """Calls stand after `mark`.
 
-    Without a `mark` only an answer that begins with a call of one of `names` holds calls.
+    Without one only an answer that begins with a call of one of `names` holds calls.
     """
 
     def __init__(self, make_id: MakeId, *, mark: str = "", names: Collection[str] = ()) -> None:
-        self._make_id = make_id
+        super().__init__(make_id)
         self._mark = mark
         self._names = names
-        self._text = ""
         self._lead = ""  # what stands between the mark or the last call and the next one
         self._named = False  # whether a bare name may follow: right after a mark only
-        self._spoke = False
-        self._since_mark = 0
+        self._before = 0  # calls before the mark
         self._reader = CallReader()
         self._json = Json()
         self._state: Callable[[bool], Iterator[Part]] = (
             self._before_mark if mark else self._at_start
         )
-        self.count = 0
-
-    def feed(self, text: str) -> list[Part]:
-        """What became certain with `text`."""
-        self._text += text
-        return merged(self._read(last=False))
-
-    def finish(self) -> list[Part]:
-        """What is left when the answer has ended."""
-        return merged(self._read(last=True))
 
     def _read(self, *, last: bool) -> Iterator[Part]:
         while self._text:
@@ -89,16 +68,10 @@ class ListedCallParser:
         yield from self._speak(text)
 
     def _before_mark(self, last: bool) -> Iterator[Part]:
-        at = self._text.find(self._mark)
-        cut = len(self._text)
-        if at >= 0 or not last:
-            cut = at if at >= 0 else cut - overlap(self._text, self._mark)
-            cut = len(self._text[:cut].rstrip())
-        content, self._text = self._text[:cut], self._text[cut:]
+        content, lead = self._take_content(self._mark, last)
         yield from self._speak(content)
-        if at >= 0:
-            self._lead, self._text = self._text[: at - cut], self._text[at - cut :]
-            self._since_mark = 0
+        if lead is not None:
+            self._lead, self._before = lead, self.count
             self._state = self._between
 
     def _between(self, last: bool) -> Iterator[Part]:
@@ -173,7 +146,7 @@ class ListedCallParser:
                 yield from self._close()
                 return
         self._text = ""
-        yield from self._fragment()
+        yield from self._fragment(reader)
 
     def _is_call(self, name: str) -> bool:
         return bool(self._mark) or name in self._names
@@ -182,7 +155,7 @@ class ListedCallParser:
         reader = self._reader
         self._state = self._between
         if reader.started:
-            yield from self._fragment()
+            yield from self._fragment(reader)
         elif (whole := reader.whole()) and self._is_call(whole[0]):
             yield self._start(whole[0])
             yield CallArguments(self.count - 1, whole[1])
@@ -194,7 +167,7 @@ class ListedCallParser:
         lead, self._lead = self._lead, ""
         self._named = False
         self._state = self._before_mark if self._mark else self._plain
-        if self._since_mark == 0:
+        if self.count == self._before:
             text = lead + text
         elif self._spoke:
             text = "\n" + text
@@ -206,19 +179,10 @@ class ListedCallParser:
         elif self._state == self._in_arguments and not self._json.begun:
             yield CallArguments(self.count - 1, "{}")
         rest, self._text = self._lead + self._text, ""
-        if self._since_mark == 0 or rest.strip(_BETWEEN):
+        if self.count == self._before or rest.strip(_BETWEEN):
             yield from self._speak(rest)
-
-    def _fragment(self) -> Iterator[Part]:
-        if fragment := self._reader.take_fragment():
-            yield CallArguments(self.count - 1, fragment)
 
     def _speak(self, text: str) -> Iterator[Part]:
         if text:
             self._spoke = True
             yield Content(text)
-
-    def _start(self, name: str) -> CallStart:
-        self.count += 1
-        self._since_mark += 1
-        return CallStart(self.count - 1, self._make_id(), name)

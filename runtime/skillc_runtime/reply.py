@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from skillc_runtime.call_parts import CallArguments, CallParser, CallStart, Content, Part
+from skillc_runtime.call_parser import CallParser
+from skillc_runtime.call_parts import CallArguments, CallStart, Content, Part
 from skillc_runtime.events import Event, Finish, Piece, Started
 from skillc_runtime.llama import Vocab
 from skillc_runtime.sampling import Choice

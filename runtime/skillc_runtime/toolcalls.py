@@ -9,37 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from skillc_compiler.chat import TOOL_CALL_CLOSE, TOOL_CALL_OPEN
-from skillc_runtime.call_parts import (
-    CallArguments,
-    CallReader,
-    CallStart,
-    Content,
-    MakeId,
-    Part,
-    merged,
-)
-from skillc_runtime.pieces import overlap
+from skillc_runtime.call_parser import CallParser, MakeId
+from skillc_runtime.call_parts import CallArguments, CallReader, Content, Part
 
 
-class ToolCallParser:
-    """Feed it the answer's text; it gives content and calls as soon as they are certain."""
+class ToolCallParser(CallParser):
+    """Calls stand between marks."""
 
     def __init__(self, make_id: MakeId) -> None:
-        self._make_id = make_id
-        self._text = ""
+        super().__init__(make_id)
         self._call: CallReader | None = None
         self._after_call = False
-        self._spoke = False
-        self.count = 0
-
-    def feed(self, text: str) -> list[Part]:
-        """What became certain with `text`."""
-        self._text += text
-        return merged(self._read(last=False))
-
-    def finish(self) -> list[Part]:
-        """What is left when the answer has ended."""
-        return merged(self._read(last=True))
 
     def _read(self, *, last: bool) -> Iterator[Part]:
         while self._text:
@@ -52,15 +32,10 @@ class ToolCallParser:
             yield from self._close(self._call, end)
 
     def _read_content(self, last: bool) -> Iterator[Part]:
-        at = self._text.find(TOOL_CALL_OPEN)
-        cut = len(self._text)
-        if at >= 0 or not last:
-            cut = at if at >= 0 else cut - overlap(self._text, TOOL_CALL_OPEN)
-            cut = len(self._text[:cut].rstrip())
-        content, self._text = self._text[:cut], self._text[cut:]
-        if at >= 0:
-            self._call = CallReader(self._text[: at - cut])
-            self._text = self._text[at - cut + len(TOOL_CALL_OPEN) :]
+        content, lead = self._take_content(TOOL_CALL_OPEN, last)
+        if lead is not None:
+            self._call = CallReader(lead)
+            self._text = self._text[len(TOOL_CALL_OPEN) :]
         if self._after_call and (content := content.lstrip()) and self._spoke:
             content = "\n" + content
         if content:
@@ -90,14 +65,6 @@ class ToolCallParser:
                 yield self._start(call.name)
         self._text = ""
         yield from self._fragment(call)
-
-    def _fragment(self, call: CallReader) -> Iterator[Part]:
-        if fragment := call.take_fragment():
-            yield CallArguments(self.count - 1, fragment)
-
-    def _start(self, name: str) -> CallStart:
-        self.count += 1
-        return CallStart(self.count - 1, self._make_id(), name)
 
     def _close(self, call: CallReader, end: str) -> Iterator[Part]:
         """The block is over; what holds no call is given back as content, `end` included."""
