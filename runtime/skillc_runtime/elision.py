@@ -85,7 +85,8 @@ def find_mentions(
             skill = known.get(unescape(name))
             if skill and skill.find(inside):
                 used.add(skill.name)
-        used |= {skill.name for skill in _long(known.values()) if skill.find(text)}
+        if len(text) > MIN_BODY:
+            used |= {skill.name for skill in _long(known.values()) if skill.find(text)}
         if message["role"] == "system":
             for block in _LISTING.finditer(_up_to(_LISTING_END, text)):
                 entries = _ENTRY.findall(_up_to("</skill>", block[1]))

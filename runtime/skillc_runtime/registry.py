@@ -56,6 +56,7 @@ class Registry:
         self._stored: dict[str, tuple[_Stamp, StoredAdapter]] = {}
         self._texts: dict[str, str] = {}
         self._known: dict[tuple[str, str, str], tuple[_Stamp | None, KnownSkill | None]] = {}
+        self._all_known: tuple[Lock | None, dict[str, KnownSkill]] = (None, {})
         self._problems: dict[str, tuple[LockedSkill, str]] = {}
         self._refused: dict[str, str] = {}
         self._loaded = RuntimeAdapters(self._store, self.name)
@@ -79,7 +80,7 @@ class Registry:
 
     def defaults(self) -> dict[str, float]:
         """The skills, and their scales, of requests for the base that name none."""
-        served = self.ids()
+        served = self.ids() if self._defaults else ()
         return {skill.name: skill.scale for skill in self._defaults if skill.name in served}
 
     def set_defaults(self, wanted: Sequence[Wanted]) -> None:
@@ -124,15 +125,20 @@ class Registry:
             ]
         return SkillSet(tuple(member for member in members if member.scale))
 
-    def known(self) -> dict[str, KnownSkill]:
+    def known(self) -> Mapping[str, KnownSkill]:
         """The texts that an adapter may stand for: of skills served so, unchanged since built."""
         with self._turn:
             lock = self._refresh().lock
             if lock is None or lock.base.hash != self.base.hash:
                 return {}
+            if lock is self._all_known[0]:
+                return self._all_known[1]
             served = {n: locked for n, locked in lock.skills.items() if locked.verdict == "adapter"}
             found = {name: self._known_text(name, locked) for name, locked in served.items()}
-        return {name: skill for name, skill in found.items() if skill is not None}
+            known = {name: skill for name, skill in found.items() if skill is not None}
+            if len(known) == len(served):  # else a file may yet become what was compiled
+                self._all_known = lock, known
+        return known
 
     def with_mentioned(self, skills: SkillSet, mentioned: Sequence[str]) -> SkillSet:
         """`skills` and those of the `mentioned` ones that can be served, as many as a set holds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -176,7 +176,7 @@ class Service:
         """Skill texts in the messages become adapters of the set, where they can be served."""
         if not wants_elision(headers) or not (known := self.registry.known()):
             return messages, common
-        asked = asked_skills(body, headers, self.registry.ids())
+        asked = asked_skills(body, headers, self.registry.ids)
         named = from_model(common.model, self.registry.name) if asked is None else asked
         # A skill that the request itself switches off or turns round is not meant to be attached.
         refused = {skill.name for skill in named if skill.scale <= 0}
@@ -202,7 +202,7 @@ class Service:
         return Prepared(
             model=model,
             prompts=(),
-            skills=self.registry.resolve(model, asked_skills(body, headers, self.registry.ids())),
+            skills=self.registry.resolve(model, asked_skills(body, headers, self.registry.ids)),
             sampling=read_sampling(
                 body, self.engine, chat=chat, max_tokens=self.settings.max_tokens
             ),
@@ -245,10 +245,12 @@ def wants_elision(headers: Mapping[str, str]) -> bool:
     return value == "on"
 
 
-def asked_skills(body: Body, headers: Mapping[str, str], ids: Sequence[str]) -> list[Wanted] | None:
+def asked_skills(
+    body: Body, headers: Mapping[str, str], ids: Callable[[], Sequence[str]]
+) -> list[Wanted] | None:
     """The skills that body or header name, the body first; None: the model name decides."""
     for field in ("skills", "lora"):
         if body.get(field) is not None:
-            return from_body(body[field], field, ids)
+            return from_body(body[field], field, ids() if field == "lora" else ())
     header = headers.get(SKILLS_HEADER)
     return None if header is None else from_header(header)

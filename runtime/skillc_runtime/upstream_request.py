@@ -34,7 +34,7 @@ def read_chat(
 ) -> Asked:
     """A chat request; `count` gives the tokens of a text. Raises ApiError."""
     model = text(body, "model")
-    asked = asked_skills(body, headers, registry.ids())
+    asked = asked_skills(body, headers, registry.ids)
     skills = registry.resolve(model, asked)
     messages = objects(body, "messages")
     elided = 0
@@ -65,7 +65,7 @@ def read_chat(
 def read_completion(body: Body, headers: Mapping[str, str], registry: Registry) -> Asked:
     """A plain completion request. Raises ApiError."""
     model = text(body, "model")
-    skills = registry.resolve(model, asked_skills(body, headers, registry.ids()))
+    skills = registry.resolve(model, asked_skills(body, headers, registry.ids))
     if skills.texts:
         line = "a skill of this set is served as text: use /v1/chat/completions"
         raise ApiError(400, line, code="skill_needs_chat")
