@@ -6,7 +6,7 @@ from typing import Any
 
 from skillc_runtime.api_error import invalid
 from skillc_runtime.fields import Body, flag, integer, objects, strings
-from skillc_runtime.messages import Message
+from skillc_runtime.messages import Message, read_texts
 from skillc_runtime.sampling_fields import MAX_STOPS
 
 _SAME = ("model", "stream", "temperature", "top_p", "top_k", "skills", "lora", "deadline")
@@ -94,17 +94,7 @@ def _result(block: Message, where: str) -> Message:
 
 
 def _text(content: Any, where: str) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, list):
-        raise invalid(where, "must be a string or a list of blocks")
-    texts = []
-    for block in content:
-        text = block.get("text") if isinstance(block, dict) else None
-        if not isinstance(text, str):
-            raise invalid(where, "only text can be read")
-        texts.append(text)
-    return "\n".join(texts)
+    return "\n".join(read_texts(content, where, "text"))
 
 
 def _own_tools(body: Body) -> list[tuple[int, Message]]:

@@ -36,7 +36,7 @@ def _message(message: Body, where: str) -> Message:
         raise invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}")
     result: Message = {
         "role": ROLES[role],
-        "content": _content(message.get("content"), f"{where}.content"),
+        "content": "".join(read_texts(message.get("content"), f"{where}.content", "text")),
     }
     if role == "assistant" and (calls := objects(message, "tool_calls")):
         result["tool_calls"] = [_call(call, f"{where}.tool_calls") for call in calls]
@@ -46,18 +46,22 @@ def _message(message: Body, where: str) -> Message:
     return result
 
 
-def _content(content: Any, where: str) -> str:
+def read_texts(content: Any, where: str, *keys: str) -> list[str]:
+    """The texts of a message's content: it, or its parts', each under the first of `keys` there is.
+
+    ApiError 400 for what is no text; null stands for none.
+    """
     if content is None or isinstance(content, str):
-        return content or ""
+        return [content or ""]
     if not isinstance(content, list):
         raise invalid(where, "must be a string or a list of parts")
     texts = []
     for part in content:
-        text = part.get("text") if isinstance(part, dict) else None
-        if not isinstance(text, str):
-            raise invalid(where, "only text parts can be read")
-        texts.append(text)
-    return "".join(texts)
+        found = [part[key] for key in keys if key in part] if isinstance(part, dict) else []
+        if not found or not isinstance(found[0], str):
+            raise invalid(where, "only text can be read")
+        texts.append(found[0])
+    return texts
 
 
 def _call(call: Body, where: str) -> Message:

@@ -6,7 +6,7 @@ from typing import Any
 
 from skillc_runtime.api_error import invalid
 from skillc_runtime.fields import Body, flag, integer, objects
-from skillc_runtime.messages import Message
+from skillc_runtime.messages import Message, read_texts
 
 _SAME = (
     "model",
@@ -79,24 +79,13 @@ def _add(turns: list[Message], item: Message, where: str) -> None:
 
 
 def _message(item: Message, where: str) -> Message:
-    content = item.get("content")
-    if not isinstance(content, str):
-        content = _text(content, f"{where}.content")
-    return {"role": item.get("role"), "content": content}
+    return {"role": item.get("role"), "content": _text(item.get("content"), f"{where}.content")}
 
 
-def _text(parts: Any, where: str) -> str:
-    if isinstance(parts, str):
-        return parts
-    if not isinstance(parts, list):
+def _text(content: Any, where: str) -> str:
+    if content is None:
         raise invalid(where, "must be a string or a list of parts")
-    texts = []
-    for part in parts:
-        text = part.get("text", part.get("refusal")) if isinstance(part, dict) else None
-        if not isinstance(text, str):
-            raise invalid(where, "only text can be read")
-        texts.append(text)
-    return "".join(texts)
+    return "".join(read_texts(content, where, "text", "refusal"))
 
 
 def _call(item: Message, where: str) -> Message:

@@ -139,7 +139,10 @@ def test_history_is_the_chats_history(shared: Client) -> None:
         {
             "type": "message",
             "role": "assistant",
-            "content": [{"type": "output_text", "text": "Looking.", "annotations": []}],
+            "content": [
+                {"type": "output_text", "text": "Looking.", "annotations": []},
+                {"type": "refusal", "refusal": " No."},
+            ],
         },
         {"type": "function_call", "call_id": "a", "name": "run", "arguments": '{"x": 1}'},
         {"type": "function_call", "call_id": "b", "name": "run", "arguments": "{}"},
@@ -157,7 +160,7 @@ def test_history_is_the_chats_history(shared: Client) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         *user("list"),
-        {"role": "assistant", "content": "Looking.", "tool_calls": calls},
+        {"role": "assistant", "content": "Looking. No.", "tool_calls": calls},
         {"role": "tool", "tool_call_id": "a", "content": "one"},
         {"role": "tool", "tool_call_id": "b", "content": "two"},
     ]
@@ -196,6 +199,8 @@ def test_form_is_kept(shared: Client) -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content"),
         ({"input": [{"type": "function_call", "name": 7}]}, "input[0]"),
         ({"input": [{"type": "function_call_output"}]}, "input[0]"),
+        ({"input": [{"type": "function_call_output", "call_id": "a"}]}, "input[0].output"),
+        ({"input": [{"role": "user", "content": None}]}, "input[0].content"),
         ({"input": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"background": True}, "background"),
