@@ -9,7 +9,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +19,7 @@ from skillc_runtime.events import Event, Failed, Finish, FinishReason, Piece, St
 from skillc_runtime.sampling import Choice, Sampling
 
 _LENGTH = struct.Struct("<I")
+_SAMPLING = tuple(field.name for field in fields(Sampling))
 _ERRORS: dict[str, type[SkillcError]] = {
     kind.__name__: kind for kind in (AdapterError, BadAdapterError, BaseModelError, ServeError)
 }
@@ -97,7 +98,8 @@ def pack_job(
 ) -> list[Any]:
     """What is asked of the engine as JSON."""
     refs = [[str(ref.path), ref.sha256, ref.scale] for ref in adapters]
-    asked = {**asdict(sampling), "logit_bias": list(sampling.logit_bias.items())}
+    asked = {name: getattr(sampling, name) for name in _SAMPLING}
+    asked["logit_bias"] = list(sampling.logit_bias.items())
     return [prompt, refs, asked, tail_from]
 
 
