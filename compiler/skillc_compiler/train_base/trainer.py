@@ -131,7 +131,8 @@ def step(
         lesson = lessons.make(run.step, place)
         told = lesson_loss(run.student, lesson, recipe.loss)
         torch.autograd.backward(told.loss / count)
-        tokens += len(lesson.text) + sum(len(row.ids) for row in (*lesson.asked, *lesson.taught))
+        rows = [*lesson.asked, *(lesson.taught if recipe.loss.teacher else ())]
+        tokens += len(lesson.text) + sum(len(row.ids) for row in rows)
         for name, value in {"loss": float(told.loss.detach()), **told.parts}.items():
             sums[name] = sums.get(name, 0.0) + value / count
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
