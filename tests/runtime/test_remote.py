@@ -195,7 +195,7 @@ def test_server_outlives_its_engine(project: ProjectFolder) -> None:
         before = client.text(chat("tiny:deploy"))
         replies = []
         bias = {str(token): value for token, value in endless(server.worker.engine).items()}
-        body = chat("tiny:deploy", max_tokens=900, logit_bias=bias)
+        body = chat("tiny:deploy", max_tokens=900, n=8, logit_bias=bias)
         asking = threading.Thread(target=lambda: replies.append(client.chat(body)))
         worker = server.worker
         assert isinstance(worker, ProcessWorker)
