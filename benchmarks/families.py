@@ -64,6 +64,7 @@ chunk = 128
 skills = 8
 facts = [{facts[0]}, {facts[1]}]
 questions = 4
+recite = 40
 [loss]
 teacher = 0.0
 [schedule]
