@@ -89,6 +89,19 @@ def shapes(split: str) -> list[Shape]:
     return list((_TEST if split == "test" else _TRAIN).values())
 
 
+def house_shape(words: Words, rng: random.Random) -> Shape:
+    """A project's own script, in front of each of its commands: `./tools/graft db up`."""
+    name = words.invented()
+    script = rng.choice((name, name, f"./{name}", f"./tools/{name}", f"bin/{name}", f"./{name}.sh"))
+    topics = [words.word() for _ in range(3)]
+
+    def shape(words: Words, rng: random.Random, name: str, flags: str) -> str:
+        topic = f"{rng.choice(topics)} " if rng.random() < 0.4 else ""
+        return f"{script} {topic}{name}{flags}"
+
+    return shape
+
+
 def command(
     words: Words,
     rng: random.Random,

@@ -7,11 +7,12 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from skillc_compiler.data.commands import command, shapes
+from skillc_compiler.data.commands import Shape, command, house_shape, shapes
 from skillc_compiler.data.lexicon import Intent, Lexicon, Saying
 from skillc_compiler.data.words import Words
 
 # How a user turns an infinitive phrase into a request; test frames never occur in training.
+_HOUSE = 0.35  # share of projects that run most of their commands through a script of their own
 _ASKS = {
     "train": (
         "How do I {say}?", "How can I {say}?", "What is the command to {say}?", "I want to {say}.",
@@ -59,6 +60,8 @@ class FactMaker:
         intents = rng.sample(self.lexicon.intents, min(count, len(self.lexicon.intents)))
         # A project runs most of its commands through one or two runners.
         runners = rng.sample(self._shapes, min(rng.choice((1, 2, 2, 3)), len(self._shapes)))
+        if self.lexicon.split != "test" and rng.random() < _HOUSE:
+            runners = [house_shape(self.words, rng), *runners[:1]]
         facts: list[Fact] = []
         for intent in intents:
             if len(facts) >= count:
@@ -74,12 +77,16 @@ class FactMaker:
 
         Nothing but the words leads to the answer, so a base learns to look one up.
         """
-        return [self._lookup() for _ in range(count)]
+        house = house_shape(self.words, self.rng) if self.rng.random() < _HOUSE else None
+        return [self._lookup(house) for _ in range(count)]
 
-    def _lookup(self) -> Fact:
+    def _lookup(self, house: Shape | None) -> Fact:
         rng = self.rng
         words = [self._plain_word() for _ in range(rng.randint(1, 4))]
-        value = self.words.word() if rng.random() < 0.4 else self._value()
+        if house is not None and rng.random() < 0.8:
+            value = command(self.words, rng, house, [self.words.word()], [])
+        else:
+            value = self.words.word() if rng.random() < 0.4 else self._value()
         asks = []
         for _ in range(5):
             kept = rng.sample(words, max(1, len(words) - rng.randint(0, 1)))
