@@ -160,7 +160,8 @@ def _drill_step(feed: Feed, number: int, size: float) -> Step:
     drill = _drill(feed.tokenizer_json)
     if feed.stage == "drill" and rng.random() < backwards(size):
         return Step(drill.reversed_batch(rng, tokens=6144), [])
-    batch = drill.batch(rng, size, feed.weights, tokens=9000)
+    tokens = 9000 if feed.stage == "drill" else 6000  # the joint stage reads them twice
+    batch = drill.batch(rng, size, feed.weights, tokens=tokens)
     return Step(batch, [[row] for row in range(len(batch.lengths))])
 
 
