@@ -100,6 +100,8 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
         return _drill_step(feed, number, size)
     if number < feed.drills:
         return _drill_step(feed, number, number / feed.drills)
+    if random.Random(f"{feed.seed}/{number}/kind").random() < data.drill:
+        return _drill_step(feed, number, 1.0)
     group, place = divmod(number, _GROUP)
     rng = random.Random(f"{feed.seed}/{group}/{size}")
     low, high = data.facts

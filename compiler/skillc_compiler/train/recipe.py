@@ -38,6 +38,7 @@ class DataConfig:
     system: float
     real: float
     slim: float = 0.0
+    drill: float = 0.0
     tail: float = 0.0
     ranks: tuple[int, ...] = (0,)
     idle: int = 0
