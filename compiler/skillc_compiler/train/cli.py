@@ -16,7 +16,7 @@ from skillc_compiler.train.curves import draw_curves
 from skillc_compiler.train.export import export
 from skillc_compiler.train.feed import Feed, real_texts
 from skillc_compiler.train.nano import Nano
-from skillc_compiler.train.recipe import Recipe, load_recipe
+from skillc_compiler.train.recipe import Recipe, Stage, load_recipe
 from skillc_compiler.train.tokens import generated_text, train_tokenizer
 from skillc_compiler.train.trainer import Run, train
 from skillc_compiler.train.validate import validation
@@ -61,12 +61,18 @@ def train_compiler(
         weights=recipe.joint.weights, drills=recipe.joint.drills,
     )  # fmt: skip
     train(
-        run, feed, recipe, recipe.joint, [1.0] * recipe.joint.steps,
+        run, feed, recipe, recipe.joint, _growth(recipe.joint),
         out=out, minutes=minutes, evaluate=validation(feed),
     )  # fmt: skip
     _curves(out)
     if run.step == recipe.joint.steps:
         export_pair(recipe_name, out)
+
+
+def _growth(joint: Stage) -> list[float]:
+    """How large the documents of each step are: small behind the drills, at last all there is."""
+    span = max(1.0, joint.grow * (joint.steps - joint.drills))
+    return [min(1.0, 0.2 + 0.8 * (step - joint.drills) / span) for step in range(joint.steps)]
 
 
 def export_pair(recipe_name: str, out: Path) -> Path:

@@ -189,7 +189,7 @@ def _item(feed: Feed, generator: Generator, rng: random.Random, size: float) -> 
         return Item(_lookup(feed, rng, size))
     sample = generator.sample()
     draw = rng.random()
-    if feed.stage == "joint" and size >= 1 and draw < data.none + data.wrong:
+    if feed.stage == "joint" and size >= 0.6 and draw < data.none + data.wrong:
         return Item(sample, "none" if draw < data.none else "wrong", UNKNOWN)
     return Item(sample)
 
@@ -211,7 +211,7 @@ def _chunk(text: str, rng: random.Random, size: int = 700) -> Sample:
 
 def _order(items: Sequence[Item], rng: random.Random, feed: Feed, size: float) -> list[list[int]]:
     count = len(items)
-    many = rng.choice((2, 2, 3, 4)) if size >= 1 and rng.random() < feed.data.sets else 1
+    many = rng.choice((2, 2, 3, 4)) if size >= 0.6 and rng.random() < feed.data.sets else 1
     order: list[list[int]] = []
     for i, item in enumerate(items):
         other = (i + 1) % count

@@ -64,6 +64,7 @@ class Stage:
     idle_weight: float = 0.0  # of the KL to the bare base on unrelated texts
     teach_weight: float = 0.0  # of the KL to the text arm's answers
     drills: int = 0  # its first steps, which are drills (see `train.drill`)
+    grow: float = 0.0  # share of the steps after them in which documents grow to their full size
 
 
 @dataclass(frozen=True)
