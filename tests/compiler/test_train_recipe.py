@@ -12,7 +12,12 @@ import pytest
 
 from skillc_compiler.errors import CompilerError
 from skillc_compiler.gguf_base import read_base_info
+from skillc_compiler.train.feed import Feed, Step
+from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.recipe import load_recipe
+from skillc_compiler.train.tokens import generated_text, train_tokenizer
+from skillc_compiler.train.trainer import Run
+from skillc_compiler.train.validate import validation
 
 TINY = {
     "vocab_size = 4096": "vocab_size = 512",
@@ -89,3 +94,21 @@ def test_a_broken_recipe_is_one_line(tmp_path: Path, old: str, new: str, reason:
     with pytest.raises(CompilerError, match=reason) as caught:
         load_recipe(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_validation_asks_about_documents_whatever_the_stage_drills() -> None:
+    recipe = load_recipe("nano")
+    assert recipe.joint.drills and recipe.joint.data.drill
+    tokenizer = train_tokenizer(generated_text(0, 300), 2048).to_str()
+    feed = Feed(recipe.joint.data, tokenizer, (), 1, drills=recipe.joint.drills)
+    seen: list[Feed] = []
+
+    def spy(held: Feed, number: int, size: float) -> Step:
+        seen.append(held)
+        raise StopIteration
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skillc_compiler.train.validate.make_step", spy)
+        with pytest.raises(StopIteration):
+            validation(feed)(Run(Nano(recipe.base), None))
+    assert (seen[0].drills, seen[0].data.drill, seen[0].split) == (0, 0.0, "val")

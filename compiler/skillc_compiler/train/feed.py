@@ -88,20 +88,25 @@ def _drill(tokenizer_json: str) -> Drill:
 
 
 def make_step(feed: Feed, number: int, size: float) -> Step:
-    """Step `number`'s batch; `size` in [0, 1] grows windows and documents (the curriculum).
-
-    Steps are made in groups of four whose items are sorted by length, which saves padding; tools
-    are offered in whole steps for the same reason.
-    """
-    data = feed.data
+    """Step `number`'s batch; `size` in [0, 1] grows windows and documents (the curriculum)."""
     if feed.stage == "copy":
         return _copy_step(feed, number, size)
     if feed.stage == "drill":
         return _drill_step(feed, number, size)
     if number < feed.drills:
         return _drill_step(feed, number, number / feed.drills)
-    if random.Random(f"{feed.seed}/{number}/kind").random() < data.drill:
+    if random.Random(f"{feed.seed}/{number}/kind").random() < feed.data.drill:
         return _drill_step(feed, number, 1.0)
+    return _document_step(feed, number, size)
+
+
+def _document_step(feed: Feed, number: int, size: float) -> Step:
+    """Documents and what is asked of them.
+
+    Steps are made in groups of four whose items are sorted by length, which saves padding; tools
+    are offered in whole steps for the same reason.
+    """
+    data = feed.data
     group, place = divmod(number, _GROUP)
     rng = random.Random(f"{feed.seed}/{group}/{size}")
     low, high = data.facts
