@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from skillc_compiler.chat import NANO_TEMPLATE
 from skillc_compiler.data.generate import UNKNOWN, Generator, Sample, Shape
+from skillc_compiler.data.tools import tool_box
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.feed import Feed, make_step
 from skillc_compiler.train.packing import Item, Weights, make_batch
@@ -132,7 +133,8 @@ def test_sequels_are_what_the_template_renders(encoder: Encoder) -> None:
     template = environment().from_string(NANO_TEMPLATE)
     generator = Generator("train", 5)
     seen = 0
-    for sample in (generator.with_tools(generator.sample(), 1, 1.0) for _ in range(10)):
+    tools = tool_box(generator.rng, 1)
+    for sample in (generator.with_tools(generator.sample(), tools, 1.0) for _ in range(10)):
         for question in (q for q in sample.questions if q.sequel):
             assert question.sequel
             result, closing = question.sequel
