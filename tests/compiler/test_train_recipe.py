@@ -108,7 +108,7 @@ def test_validation_asks_about_documents_whatever_the_stage_drills() -> None:
         raise StopIteration
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skillc_compiler.train.validate.make_step", spy)
+        patch.setitem(validation.__globals__, "make_step", spy)
         with pytest.raises(StopIteration):
             validation(feed)(Run(Nano(recipe.base), None))
     assert (seen[0].drills, seen[0].data.drill, seen[0].split) == (0, 0.0, "val")
