@@ -28,6 +28,8 @@ from skillc_runtime.service import Prepared, Service
 from skillc_runtime.skill_set import ATTACHED_HEADER
 from skillc_runtime.writer import PING, Writer
 
+# Bytes of a body that is read on the event loop: a thread's turn costs more than reading it.
+_SMALL = 16 << 10
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -145,8 +147,12 @@ class Endpoints:
         prepare: Callable[[Body, Headers], Prepared],
     ) -> Response:
         arrived = perf_counter()
-        body = parse_body(await request.body())
-        prepared = await run_in_threadpool(prepare, body, request.headers)
+        raw = await request.body()
+        body = parse_body(raw)
+        if len(raw) <= _SMALL and self._service.registry.settled():
+            prepared = prepare(body, request.headers)
+        else:
+            prepared = await run_in_threadpool(prepare, body, request.headers)
         running = Running(self._service, prepared, arrived)
         headers = {ATTACHED_HEADER: prepared.skills.header() or "none"}
         running.start()

@@ -125,6 +125,17 @@ class Registry:
             ]
         return SkillSet(tuple(member for member in members if member.scale))
 
+    def settled(self) -> bool:
+        """Whether lock, texts and adapters have been read as they are: nothing waits for a disk."""
+        lock, stamp = self._snapshot.lock, self._snapshot.stamp
+        if self._root is None:
+            return True
+        if lock is None or lock is not self._all_known[0]:
+            return False
+        served = (locked for locked in lock.skills.values() if locked.verdict == "adapter")
+        opened = all(locked.key in self._stored for locked in served)
+        return opened and stamp == _stamp(self._root / LOCK_FILE)
+
     def known(self) -> Mapping[str, KnownSkill]:
         """The texts that an adapter may stand for: of skills served so, unchanged since built."""
         with self._turn:

@@ -169,3 +169,38 @@ def test_without_a_project_there_are_no_skills(base: BaseInfo) -> None:
     with pytest.raises(ApiError) as error:
         registry.resolve("tiny:deploy")
     assert error.value.status == 404
+
+
+def add_long_ago(project: ProjectFolder, name: str, seed: int) -> None:
+    """A lock that was just written is read again until its time can tell two writes apart."""
+    project.add(name, seed)
+    long_ago = project.lock_path.stat().st_mtime_ns - 10**10
+    os.utime(project.lock_path, ns=(long_ago, long_ago))
+
+
+def test_is_settled_while_what_was_read_stays(base: BaseInfo, tmp_path: Path) -> None:
+    project = ProjectFolder(tmp_path, base)
+    add_long_ago(project, "deploy", 1)
+    registry = Registry(tmp_path, base)
+    assert not registry.settled()
+    assert set(registry.known()) == {"deploy"}
+    assert not registry.settled()  # the adapter has not been opened
+    registry.resolve("tiny:deploy")
+    assert registry.settled()
+    add_long_ago(project, "style", 2)
+    assert not registry.settled()
+    assert set(registry.known()) == {"deploy", "style"}
+    assert not registry.settled()
+    registry.verify()
+    assert registry.settled()
+    assert Registry(None, base).settled()
+
+
+def test_is_not_settled_while_a_text_differs(base: BaseInfo, tmp_path: Path) -> None:
+    project = ProjectFolder(tmp_path, base)
+    project.add("deploy", 1)
+    path = tmp_path / ".skills" / "deploy" / "SKILL.md"
+    path.write_text(path.read_text("utf-8") + "\nMore.\n", "utf-8")
+    registry = Registry(tmp_path, base)
+    assert not registry.known()
+    assert not registry.settled()
