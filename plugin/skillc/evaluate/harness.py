@@ -14,7 +14,6 @@ from skillc.evaluate.cases import Ask, Case
 from skillc.evaluate.scoring import Mark, mark_of
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.bases import Base
-from skillc_compiler.data.tools import Tools
 from skillc_compiler.gguf_adapter import adapter_to_gguf
 from skillc_compiler.skill import Skill
 
@@ -41,11 +40,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a prompt, of the expected reply, and where in it the literal begins."""
+    """Token ids of a prompt, of the expected reply, and where in it the literal begins.
+
+    `turn` is the place in the prompt where the user's turn begins.
+    """
 
     prompt: list[int]
     target: list[int]
     literal: int
+    turn: int | None
 
 
 class Harness:
@@ -112,9 +115,8 @@ class Harness:
         marks = []
         for each in asked:
             prompt = self.prompt(each)
-            _, turn = self.template.render_turn(*_conversation(each))
             answer = self.engine.answer(
-                prompt.prompt, attached, Sampling(max_tokens=MAX_ANSWER), tail_from=turn
+                prompt.prompt, attached, Sampling(max_tokens=MAX_ANSWER), tail_from=prompt.turn
             )
             unknown = [False] * len(prompt.target)
             mark = mark_of(arm, each.case, each.ask, answer.text, unknown, prompt.literal)
@@ -124,10 +126,13 @@ class Harness:
     def prompt(self, asked: Asked) -> Prompt:
         """The tokens of a question and of its expected reply, with the end of the turn."""
         question = asked.ask.question
-        prompt = self.template.render(*_conversation(asked))
+        messages = [{"role": "user", "content": question.ask}]
+        if asked.system:
+            messages.insert(0, {"role": "system", "content": asked.system})
+        prompt, turn = self.template.render_turn(messages, question.tools)
         target = self.engine.tokenize(question.reply)
         begin = question.reply.find(question.answer) if question.answer != question.reply else 0
-        return Prompt(prompt, target + self._end, self._place(target, max(0, begin)))
+        return Prompt(prompt, target + self._end, self._place(target, max(0, begin)), turn)
 
     def _answers(
         self,
@@ -161,15 +166,6 @@ class Harness:
             if size > begin:
                 return index
         return len(tokens) - 1
-
-
-def _conversation(asked: Asked) -> tuple[list[dict[str, str]], Tools]:
-    """Messages and tools as the question is put."""
-    question = asked.ask.question
-    messages = [{"role": "user", "content": question.ask}]
-    if asked.system:
-        messages.insert(0, {"role": "system", "content": asked.system})
-    return messages, question.tools
 
 
 def compile_all(
