@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.packing import Batch, Weights
+from skillc_compiler.train.packing import Batch, Weights, recited, unasked
 from skillc_compiler.train.rows import SKILL, Row, in_blocks, pack
 
 # Before the words, between them and the command, and after it; and the command first.
@@ -68,20 +68,19 @@ class Drill:
             if len(text) > 3 and text[0] == "Ġ" and text[1:].isalpha() and text[1:].islower()
         )
 
+    def _source(self, rng: random.Random, words: float) -> Sequence[int]:
+        """What tokens are drawn from: whole words in a share `words` of the cases, else all."""
+        return self._words if rng.random() < words else self._encoder.everything
+
     def reversed_batch(self, rng: random.Random, *, tokens: int) -> Batch:
         """Rows of [random tokens | the same backwards]; nothing is asked without the text."""
         width = rng.choice((16, 24, 48))
-        everything = range(3, self._encoder.tokenizer.get_vocab_size())
         rows = []
         for _ in range(tokens // (2 * width)):
-            source: Sequence[int] = self._words if rng.random() < 0.3 else everything
+            source = self._source(rng, 0.3)
             window = [rng.choice(source) for _ in range(width)]
-            row = Row()
-            row.add(window, [0.0] * width, SKILL, 0)
-            row.add(window[::-1], [0.0, 0.0] + [1.0] * (width - 2), 1, width)
-            rows.append(row)
-        packed = pack(rows, self._encoder.end)
-        return Batch(packed, packed, [width] * len(rows))
+            rows.append(recited(window, window[::-1]))
+        return unasked(rows, width, self._encoder)
 
     def batch(self, rng: random.Random, size: float, weights: Weights, *, tokens: int) -> Batch:
         """Rows of [list | question 1 | ...], and the questions alone, about `tokens` in all."""
@@ -123,8 +122,7 @@ class Drill:
 
         Answers have one token, or up to `most`; some words are `shared` by several facts.
         """
-        everything = range(3, self._encoder.tokenizer.get_vocab_size())
-        source: Sequence[int] = self._words if rng.random() < 0.6 else everything
+        source = self._source(rng, 0.6)
         common = [rng.choice(source) for _ in range(count + 2)]
         facts: list[_Fact] = []
         seen: set[frozenset[int]] = set()

@@ -34,6 +34,11 @@ class Encoder:
             raise ValueError(f"the tokenizer has no token {token}")
         return int(found)
 
+    @property
+    def everything(self) -> range:
+        """All tokens but the first three, which are the chat template's."""
+        return range(3, self.tokenizer.get_vocab_size())
+
     def plain(self, text: str) -> list[int]:
         """Ids of ordinary text; special tokens in it are recognised only where they are added."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)

@@ -183,15 +183,25 @@ def make_copy_batch(
     their statistics for a long time before it learns to look anything up.
     """
     rows = []
-    vocab = encoder.tokenizer.get_vocab_size()
+    everything = encoder.everything
     for number in range(tokens // (2 * width)):
         if number % 2:
-            window, seen = [rng.randrange(3, vocab) for _ in range(width)], 0.0
+            window, seen = [rng.choice(everything) for _ in range(width)], 0.0
         else:
             window, seen = _window(encoder.skill(rng.choice(texts)), width, rng), Weights.skill
-        row = Row()
-        row.add(window, [seen] * len(window), SKILL, 0)
-        row.add(window, _cued(window, 1.0, 2), 1, len(window))
-        rows.append(row)
+        rows.append(recited(window, window, seen))
+    return unasked(rows, width, encoder)
+
+
+def recited(window: Sequence[int], said: Sequence[int], seen: float = 0.0) -> Row:
+    """A row of [window | what is `said` of it]; its first two tokens only say where to begin."""
+    row = Row()
+    row.add(window, [seen] * len(window), SKILL, 0)
+    row.add(said, _cued(said, 1.0, 2), 1, len(window))
+    return row
+
+
+def unasked(rows: Sequence[Row], width: int, encoder: Encoder) -> Batch:
+    """Rows of windows of `width` tokens, which nothing is asked about without the text."""
     packed = pack(rows, encoder.end)
     return Batch(packed, packed, [width] * len(rows))
