@@ -56,6 +56,7 @@ class Registry:
         self._stored: dict[str, tuple[_Stamp, StoredAdapter]] = {}
         self._texts: dict[str, str] = {}
         self._known: dict[tuple[str, str, str], tuple[_Stamp | None, KnownSkill | None]] = {}
+        self._all_open: Lock | None = None
         self._all_known: tuple[Lock | None, dict[str, KnownSkill]] = (None, {})
         self._problems: dict[str, tuple[LockedSkill, str]] = {}
         self._refused: dict[str, str] = {}
@@ -126,15 +127,19 @@ class Registry:
         return SkillSet(tuple(member for member in members if member.scale))
 
     def settled(self) -> bool:
-        """Whether lock, texts and adapters have been read as they are: nothing waits for a disk."""
-        lock, stamp = self._snapshot.lock, self._snapshot.stamp
+        """Whether the lock, its adapters and their texts are read: no request waits for a disk."""
         if self._root is None:
             return True
+        snapshot = self._snapshot
+        lock = snapshot.lock
         if lock is None or lock is not self._all_known[0]:
             return False
-        served = (locked for locked in lock.skills.values() if locked.verdict == "adapter")
-        opened = all(locked.key in self._stored for locked in served)
-        return opened and stamp == _stamp(self._root / LOCK_FILE)
+        if lock is not self._all_open:  # once they are, not looked through for every request
+            served = (locked for locked in lock.skills.values() if locked.verdict == "adapter")
+            if not all(locked.key in self._stored for locked in served):
+                return False
+            self._all_open = lock
+        return snapshot.stamp == _stamp(self._root / LOCK_FILE)
 
     def known(self) -> Mapping[str, KnownSkill]:
         """The texts that an adapter may stand for: of skills served so, unchanged since built."""

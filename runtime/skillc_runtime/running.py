@@ -97,9 +97,9 @@ class Running:
         self._expired = False
         self._inbox = Inbox()
         self._jobs: list[Job] = []
+        adapters, turn = prepared.skills.adapters, prepared.tail_from
         for index, (prompt, sampling) in enumerate(prepared.jobs()):
             listener = partial(self._inbox.put_from_thread, index)
-            adapters, turn = prepared.skills.adapters, prepared.tail_from
             self._jobs.append(Job(prompt, adapters, sampling, listener, tail_from=turn))
             self.replies.append(service.reply(prepared))
 

@@ -133,7 +133,7 @@ class Service:
         return replace(
             common,
             prompts=(tuple(prompt),),
-            tail_from=turn if common.skills.adapters and common.skills.tail else None,
+            tail_from=turn if common.skills.tail else None,
             sampling=sampling,
             tools=tuple(tool["function"]["name"] for tool in tools),
             prefix=prefix,

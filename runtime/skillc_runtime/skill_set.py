@@ -52,8 +52,9 @@ class SkillSet:
 
     @property
     def tail(self) -> bool:
-        """Whether the adapters need to act from the last user's turn on only."""
-        return all(member.activation == "tail" for member in self.members if member.ref is not None)
+        """Whether there are adapters, and all need to act from the last user's turn on only."""
+        activations = {member.activation for member in self.members if member.ref is not None}
+        return activations == {"tail"}
 
     @property
     def texts(self) -> tuple[str, ...]:
