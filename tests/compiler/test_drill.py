@@ -81,3 +81,27 @@ def test_the_same_seed_gives_the_same_batch(encoder: Encoder) -> None:
     )
     assert torch.equal(one.read.tokens, other.read.tokens)
     assert torch.equal(one.ask.weights, other.ask.weights)
+
+
+def test_commands_that_begin_alike_are_weighed_where_they_part(encoder: Encoder) -> None:
+    alike = 0
+    for batch in batches(Drill(encoder), 1.0):
+        for row in range(len(batch.lengths)):
+            answers = {tuple(answer) for _, answer in questions(batch.ask, row)}
+            for prompt, answer in questions(batch.ask, row):
+                rivals = [other for other in answers if other != tuple(answer)]
+                shared = [
+                    next(at for at, (a, b) in enumerate(zip(answer, other, strict=False)) if a != b)
+                    for other in rivals
+                ]
+                alike += any(shared)
+                assert parted(batch.ask, row, [*prompt, *answer]) == sorted({0, *shared})
+    assert alike
+
+
+def parted(rows: Rows, row: int, ids: list[int]) -> list[int]:
+    """At which tokens of its answer the question `ids` of a row has the weight of a choice."""
+    tokens, weights = rows.tokens[row].tolist(), rows.weights[row].tolist()
+    begin = next(at for at in range(len(tokens)) if tokens[at : at + len(ids)] == ids)
+    chosen = [at for at in range(len(ids)) if weights[begin + at] == WEIGHTS.entry]
+    return [at - chosen[0] for at in chosen]

@@ -10,6 +10,10 @@ gaps at their full size from the start.
 Commands that stand in front of their words need what copying forward never does: to find a word and
 say what came before it. Windows recited backwards teach that at every token: lists with the command
 first, at chance for 300 steps, were at 95% some 20 steps after windows were said backwards.
+
+Commands of one project begin alike (`make test`, `make lint`), so that most of what there is to
+choose comes after tokens that many lines share. A base drilled on commands that differ from their
+first token on chose right 71% of the time there and 57% later; so commands get shared heads.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.packing import Batch, Weights, recited, unasked
+from skillc_compiler.train.packing import Batch, Weights, choosing, recited, unasked
 from skillc_compiler.train.rows import SKILL, Row, in_blocks, pack
 
 # Before the words, between them and the command, and after it; and the command first.
@@ -36,6 +40,7 @@ _ASKS = (
 # From which size of the curriculum on; before the first, gaps are cut short (the bridge).  Commands
 # in front of their words come last: windows said backwards, then a bridge of their own.
 _PHRASES, _WRAPPED, _SHARED, _TURNED, _MIXED = 0.2, 0.27, 0.33, 0.37, 0.65
+_HEADED = 0.45  # commands begin alike
 _BACKWARDS = ((0.3, 0.0), (0.55, 0.6), (1.0, 0.2))  # up to which size, the share of such steps
 
 Ids = list[int]
@@ -93,19 +98,21 @@ class Drill:
         line = [plain(part) for part in rng.choice(_BACKWARD if turned else _FORWARD)]
         if bridge:
             line[1] = line[1][: rng.choice((0, 0, 1, 2, 3, 9))]
+        heads = rng.choice((1, 1, 2, 3)) if size >= _HEADED and rng.random() < 0.6 else 0
         close = self._encoder.close
         read_rows, ask_rows, lengths, used = [], [], [], 0
         while used < tokens:
-            facts = self._facts(rng, count, long, 1 if bridge else 2, shared=size >= _SHARED)
+            facts = self._facts(rng, count, long, 1 if bridge else 2, heads, shared=size >= _SHARED)
             skill = self._list(rng, facts, line, turned=turned)
             read, ask = Row(), Row()
             read.add(skill, [0.0] * len(skill), SKILL, 0)
             asked = rng.sample(facts, count) + rng.sample(facts, count)
             for number, fact in enumerate(asked, 1):
                 prompt = self._prompt(rng, fact, facts, size)
-                ids = prompt + fact.answer + [self._encoder.end]
-                loss = [0.0] * len(prompt) + [weights.entry]
-                loss += [weights.answer] * len(fact.answer)
+                reply = [*fact.answer, self._encoder.end]
+                rivals = [other.answer for other in facts if other is not fact]
+                ids = prompt + reply
+                loss = [0.0] * len(prompt) + choosing(reply, rivals, weights)
                 read.add(close + ids, [0.0] * len(close) + loss, number, len(skill))
                 ask.add(ids, loss, number, 0)
             read_rows.append(read)
@@ -116,25 +123,31 @@ class Drill:
         return Batch(pack(read_rows, pad), in_blocks(ask_rows, pad), lengths)
 
     def _facts(
-        self, rng: random.Random, count: int, long: int, most: int, *, shared: bool
+        self, rng: random.Random, count: int, long: int, most: int, heads: int, *, shared: bool
     ) -> list[_Fact]:
-        """Facts of `long` words that differ in their set, and in the first token of their answers.
+        """Facts of `long` words that differ in their set, and in what follows their answers' heads.
 
-        Answers have one token, or up to `most`; some words are `shared` by several facts.
+        Answers have one token, or up to `most`, after one of so many `heads` (none if 0); some
+        words are `shared` by several facts.
         """
         source = self._source(rng, 0.6)
         common = [rng.choice(source) for _ in range(count + 2)]
+        begins: list[Ids] = [
+            [rng.choice(source) for _ in range(rng.choice((1, 1, 2, 3, 4)))] for _ in range(heads)
+        ]
         facts: list[_Fact] = []
         seen: set[frozenset[int]] = set()
+        taken = {token for head in begins for token in head}
         while len(facts) < count:
             words = [
                 rng.choice(common if shared and rng.random() < 0.4 else source) for _ in range(long)
             ]
             answer = [rng.choice(source) for _ in range(rng.choice((1, 1, most)))]
-            if frozenset(words) in seen or any(answer[0] == f.answer[0] for f in facts):
+            if frozenset(words) in seen or answer[0] in taken:
                 continue
             seen.add(frozenset(words))
-            facts.append(_Fact(words, answer))
+            taken.add(answer[0])
+            facts.append(_Fact(words, rng.choice(begins) + answer if begins else answer))
         return facts
 
     def _list(

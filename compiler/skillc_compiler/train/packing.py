@@ -81,13 +81,13 @@ def make_batch(
         for number, question in enumerate(item.sample.questions, 1):
             tail = _sequel(question, encoder)
             reply = encoder.reply(question.reply)
-            loss = _choosing(reply, _rivals(item.sample, question, encoder), weights)
+            loss = choosing(reply, _rivals(item.sample, question, encoder), weights)
             if number <= in_text:
                 prompt = encoder.after_skill(question)
                 _add(read, prompt, reply, loss, tail, number, len(skill), weights)
             if question.kind not in ("chat", "outside") and item.mode != "own":
                 reply = encoder.reply(item.unknown)
-                loss = _choosing(reply, [], weights)
+                loss = choosing(reply, [], weights)
             head = encoder.head(question, item.system)
             prompt = head + encoder.user(question)
             asked = replace(weights, prompt=0.0)
@@ -134,9 +134,10 @@ def _rivals(sample: Sample, question: Question, encoder: Encoder) -> list[Sequen
     return [encoder.reply(other.reply) for other in others if other.answer != question.answer]
 
 
-def _choosing(
+def choosing(
     reply: Sequence[int], rivals: Sequence[Sequence[int]], weights: Weights
 ) -> list[float]:
+    """Loss weights of a reply: `entry` where it begins and where a rival parts from it."""
     loss = [weights.entry] + [weights.answer] * (len(reply) - 1)
     for rival in rivals:
         pairs = enumerate(zip(reply, rival, strict=False))
