@@ -94,16 +94,15 @@ class Drill:
         bridge = size < _PHRASES or (turned and size < _MIXED)
         most = 1 if bridge else 3 if size < _WRAPPED else 4
         long = rng.randint(1, most)
-        plain = self._encoder.plain
-        line = [plain(part) for part in rng.choice(_BACKWARD if turned else _FORWARD)]
-        if bridge:
-            line[1] = line[1][: rng.choice((0, 0, 1, 2, 3, 9))]
+        forms = self._forms(rng, turned=turned, bridge=bridge)
         heads = rng.choice((1, 1, 2, 3)) if size >= _HEADED and rng.random() < 0.6 else 0
         close = self._encoder.close
         read_rows, ask_rows, lengths, used = [], [], [], 0
         while used < tokens:
             facts = self._facts(rng, count, long, 1 if bridge else 2, heads, shared=size >= _SHARED)
-            skill = self._list(rng, facts, line, turned=turned)
+            some = forms if size >= _HEADED and rng.random() < 0.3 else [rng.choice(forms)]
+            named = size >= _SHARED and rng.random() < 0.5
+            skill = self._list(rng, facts, some, turned=turned, named=named)
             read, ask = Row(), Row()
             read.add(skill, [0.0] * len(skill), SKILL, 0)
             asked = rng.sample(facts, count) + rng.sample(facts, count)
@@ -150,13 +149,34 @@ class Drill:
             facts.append(_Fact(words, rng.choice(begins) + answer if begins else answer))
         return facts
 
+    def _forms(self, rng: random.Random, *, turned: bool, bridge: bool) -> list[list[Ids]]:
+        """What stands before, between and after a line's two parts; for a `bridge`, cut short."""
+        plain = self._encoder.plain
+        forms = [[plain(part) for part in form] for form in (_BACKWARD if turned else _FORWARD)]
+        if bridge:
+            forms = [rng.choice(forms)]
+            forms[0][1] = forms[0][1][: rng.choice((0, 0, 1, 2, 3, 9))]
+        return forms
+
     def _list(
-        self, rng: random.Random, facts: Sequence[_Fact], line: Sequence[Ids], *, turned: bool
+        self,
+        rng: random.Random,
+        facts: Sequence[_Fact],
+        forms: Sequence[Sequence[Ids]],
+        *,
+        turned: bool,
+        named: bool,
     ) -> Ids:
-        before, between, after = line
+        """The facts, a line each; some of their words may also be `named` in an introduction."""
         plain = self._encoder.plain
         ids = [*self._encoder.skill("\n# "), rng.choice(self._words), *plain("\n\n")]
+        if named:
+            ids += plain("This is how")
+            for fact in rng.sample(facts, rng.randint(1, min(4, len(facts)))):
+                ids += [*fact.words, *plain(",")]
+            ids += plain(" is done.\n\n")
         for fact in facts:
+            before, between, after = rng.choice(forms)
             first, second = (fact.answer, fact.words) if turned else (fact.words, fact.answer)
             ids += before + first + between + second + after
         return ids
