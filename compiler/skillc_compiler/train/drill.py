@@ -90,12 +90,14 @@ class Drill:
     def batch(self, rng: random.Random, size: float, weights: Weights, *, tokens: int) -> Batch:
         """Rows of [list | question 1 | ...], and the questions alone, about `tokens` in all."""
         count = rng.choice((3, 5, 8) if size < _SHARED else (4, 8, 12))
-        turned = size >= _TURNED and rng.random() < 0.6
+        turned = size >= _TURNED and rng.random() < (0.6 if size < _MIXED else 0.35)
         bridge = size < _PHRASES or (turned and size < _MIXED)
         most = 1 if bridge else 3 if size < _WRAPPED else 4
         long = rng.randint(1, most)
-        forms = self._forms(rng, turned=turned, bridge=bridge)
-        heads = rng.choice((1, 1, 2, 3)) if size >= _HEADED and rng.random() < 0.6 else 0
+        alike = size >= _HEADED and rng.random() < (0.3 if turned else 0.75)
+        cut = bridge or (alike and not turned and rng.random() < 0.6)
+        forms = self._forms(rng, turned=turned, bridge=cut)
+        heads = rng.choice((1, 1, 2, 3)) if alike else 0
         close = self._encoder.close
         read_rows, ask_rows, lengths, used = [], [], [], 0
         while used < tokens:
@@ -132,7 +134,8 @@ class Drill:
         source = self._source(rng, 0.6)
         common = [rng.choice(source) for _ in range(count + 2)]
         begins: list[Ids] = [
-            [rng.choice(source) for _ in range(rng.choice((1, 1, 2, 3, 4)))] for _ in range(heads)
+            [rng.choice(source) for _ in range(rng.choice((1, 1, 2, 2, 3, 4, 6)))]
+            for _ in range(heads)
         ]
         facts: list[_Fact] = []
         seen: set[frozenset[int]] = set()
