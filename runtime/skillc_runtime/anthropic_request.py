@@ -89,8 +89,9 @@ def _result(block: Message, where: str) -> Message:
     call_id = block.get("tool_use_id")
     if not isinstance(call_id, str):
         raise invalid(where, "a tool_result needs a tool_use_id")
-    text = _text(block.get("content"), f"{where}.content")
-    return {"role": "tool", "tool_call_id": call_id, "content": text}
+    # Of a tool that a search found the name is told, and the tool itself offered from then on.
+    texts = read_texts(block.get("content"), f"{where}.content", "text", "tool_name")
+    return {"role": "tool", "tool_call_id": call_id, "content": "\n".join(texts)}
 
 
 def _text(content: Any, where: str) -> str:
@@ -98,9 +99,26 @@ def _text(content: Any, where: str) -> str:
 
 
 def _own_tools(body: Body) -> list[tuple[int, Message]]:
-    """The tools that the client runs; those that Anthropic's servers run are not offered."""
-    tools = enumerate(objects(body, "tools"))
-    return [(i, tool) for i, tool in tools if tool.get("type") in (None, "custom")]
+    """The tools that the client runs, less those that no search of its own has found yet."""
+    found = _found_tools(body)
+    return [
+        (i, tool)
+        for i, tool in enumerate(objects(body, "tools"))
+        if tool.get("type") in (None, "custom")
+        and (not flag(tool, "defer_loading") or tool.get("name") in found)
+    ]
+
+
+def _found_tools(body: Body) -> list[Any]:
+    """The names of tools that results refer to."""
+    blocks = [block for one in objects(body, "messages") for block in _parts(one)]
+    parts = [part for block in blocks for part in _parts(block)]
+    return [part.get("tool_name") for part in parts if part.get("type") == "tool_reference"]
+
+
+def _parts(holder: Message) -> list[Message]:
+    content = holder.get("content")
+    return [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
 
 
 def _tool(tool: Message, where: str) -> Message:

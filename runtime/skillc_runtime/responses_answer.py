@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skillc_runtime.api_error import ApiError
+from skillc_runtime.call_parts import parse
 from skillc_runtime.fields import Body
 from skillc_runtime.reply import Delta
 from skillc_runtime.running import Running
@@ -34,8 +35,10 @@ class ResponsesWriter:
         for call in reply.calls:
             items.append(_call(call["id"], call["function"]["name"]))
             items[-1]["arguments"] = call["function"]["arguments"]
-        self._items = [_done(item) for item in items]
-        return self._response(self._status())
+        status = self._status()
+        self._items = [_done(item) for item in items[:-1]]
+        self._items += [_done(item, status) for item in items[-1:]]
+        return self._response(status)
 
     def first(self) -> str:
         response = self._response("in_progress")
@@ -53,7 +56,8 @@ class ResponsesWriter:
         return self._argue(call["function"]["arguments"])
 
     def last(self) -> str:
-        closed, status = self._close(), self._status()
+        status = self._status()
+        closed = self._close(status)
         return closed + self._event(f"response.{status}", response=self._response(status))
 
     def failed(self, error: ApiError) -> str:
@@ -84,11 +88,11 @@ class ResponsesWriter:
         self._items[-1]["arguments"] += text
         return self._event("response.function_call_arguments.delta", **self._place(), delta=text)
 
-    def _close(self) -> str:
-        """End the item that is open."""
+    def _close(self, status: str = "completed") -> str:
+        """End the item that is open; `status`: how the answer ends with it."""
         if not self._items or self._items[-1]["status"] != "in_progress":
             return ""
-        item = self._items[-1] = _done(self._items[-1])
+        item = self._items[-1] = _done(self._items[-1], status)
         place = self._place()
         if item["type"] == "message":
             place["content_index"] = 0
@@ -171,5 +175,8 @@ def _call(call_id: str, name: str) -> Item:
     }
 
 
-def _done(item: Item) -> Item:
-    return {**item, "status": "completed"}
+def _done(item: Item, status: str = "completed") -> Item:
+    """`item`, ended as the answer was; a call that is whole is good, however the answer ends."""
+    if item["type"] == "function_call" and isinstance(parse(item["arguments"]), dict):
+        status = "completed"
+    return {**item, "status": status}

@@ -181,6 +181,31 @@ def test_history_is_the_chats_history(shared: Client) -> None:
     assert shared.send("/v1/messages/count_tokens", counted).json == {"input_tokens": size}
 
 
+def test_deferred_tools_are_offered_once_they_are_found(shared: Client) -> None:
+    """Claude Code's tool search: a reference to a tool stands in the search's result."""
+    later = {**TOOL, "name": "later", "defer_loading": True}
+    without, offered = ({"tools": tools} for tools in ([TOOL], [TOOL, {**TOOL, "name": "later"}]))
+    assert _size(shared, tools=[TOOL, later]) == _size(shared, **without)
+
+    def searched(content: Any) -> list[Any]:
+        search = {"type": "tool_use", "id": "a", "name": "run", "input": {}}
+        result = {"type": "tool_result", "tool_use_id": "a", "content": content}
+        return [
+            *user("hi"),
+            {"role": "assistant", "content": [search]},
+            {"role": "user", "content": [result]},
+        ]
+
+    found = searched([{"type": "tool_reference", "tool_name": "later"}])
+    expected = _size(shared, messages=searched("later"), **offered)
+    assert _size(shared, messages=found, tools=[TOOL, later]) == expected
+
+
+def _size(shared: Client, **change: Any) -> int:
+    body = {"model": "tiny", "messages": user("hi"), **change}
+    return int(shared.send("/v1/messages/count_tokens", body).json["input_tokens"])
+
+
 def test_stop_sequences(shared: Client) -> None:
     free = "".join(block["text"] for block in send(shared, max_tokens=20).json["content"])
     stop = free[3:5]

@@ -12,6 +12,8 @@ from openai.types.responses import FunctionToolParam, Response, ResponseStreamEv
 from tests.runtime.conftest import Client
 from tests.runtime.support import chat, names, user
 
+from skillc_runtime.responses_answer import ResponsesWriter
+
 TOOL: FunctionToolParam = {
     "type": "function",
     "name": "run",
@@ -118,6 +120,27 @@ def test_streams_tool_calls(api: openai.OpenAI, says: list[str]) -> None:
     assert final(events).output == done
     added = [event for event in events if event.type == "response.output_item.added"]
     assert [event.output_index for event in added] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("Looking.", "incomplete"), (CALLS, "completed"), (CALLS[:-30], "incomplete")],
+    ids=["text", "calls", "half a call"],
+)
+def test_what_was_cut_says_so(
+    shared: Client, says: list[str], monkeypatch: pytest.MonkeyPatch, said: str, status: str
+) -> None:
+    says.append(said)
+    monkeypatch.setattr(ResponsesWriter, "_status", lambda _: "incomplete")
+    whole = ask(shared, input="hi", tools=[TOOL])
+    reply = shared.send(
+        "/v1/responses", {"model": "tiny", "input": "hi", "tools": [TOOL], "stream": True}
+    )
+    last = json.loads(reply.text.rpartition("data: ")[2])["response"]
+    for found in (whole, last):
+        assert found["status"] == "incomplete"
+        *others, item = (one["status"] for one in found["output"])
+        assert (set(others) <= {"completed"}, item) == (True, status)
 
 
 def test_a_tool_can_be_demanded(api: openai.OpenAI, says: list[str]) -> None:
