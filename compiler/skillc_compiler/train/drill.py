@@ -92,8 +92,8 @@ class Drill:
         count = rng.choice((3, 5, 8) if size < _SHARED else (4, 8, 12))
         turned = size >= _TURNED and rng.random() < (0.6 if size < _MIXED else 0.35)
         bridge = size < _PHRASES or (turned and size < _MIXED)
-        most = 1 if bridge else 3 if size < _WRAPPED else 4
-        long = rng.randint(1, most)
+        long = rng.randint(1, 1 if bridge else 3 if size < _WRAPPED else 4)
+        most = 1 if bridge else 2 if size < _MIXED else rng.choice((2, 2, 4, 10))
         alike = size >= _HEADED and rng.random() < (0.3 if turned else 0.75)
         cut = bridge or (alike and not turned and rng.random() < 0.6)
         forms = self._forms(rng, turned=turned, bridge=cut)
@@ -101,7 +101,7 @@ class Drill:
         close = self._encoder.close
         read_rows, ask_rows, lengths, used = [], [], [], 0
         while used < tokens:
-            facts = self._facts(rng, count, long, 1 if bridge else 2, heads, shared=size >= _SHARED)
+            facts = self._facts(rng, count, long, most, heads, shared=size >= _SHARED)
             some = forms if size >= _HEADED and rng.random() < 0.3 else [rng.choice(forms)]
             named = size >= _SHARED and rng.random() < 0.5
             skill = self._list(rng, facts, some, turned=turned, named=named)
