@@ -11,6 +11,9 @@ DEV_READY := $(VENV)/.ready-dev
 CLIENTS := .e2e
 OPENCODE ?= opencode-ai@1.18.33
 LLM ?= llm==0.36
+AIDER ?= aider-chat==0.86.2
+AGENTS ?= @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.329 @continuedev/cli@1.5.47
+NPM = npm install --prefix $(CLIENTS) --ignore-scripts --no-fund --no-audit
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -24,7 +27,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help:
 	@echo "make demo    build and serve examples/orchard and ask it questions"
 	@echo "make test    lint, types, layers and every test"
-	@echo "make e2e     drive the real OpenCode (installed by npm) against the real server"
+	@echo "make e2e     drive real clients (from npm and PyPI) against the real server"
 	@echo "make lint | format | types | bench | docs | clean"
 
 demo: $(DEMO_READY)
@@ -33,7 +36,7 @@ demo: $(DEMO_READY)
 test: lint types
 	$(BIN)/python -m pytest -q
 
-e2e: $(DEV_READY) $(CLIENTS)/.ready
+e2e: $(DEV_READY) $(CLIENTS)/.ready-agents
 	$(BIN)/python -m pytest -q -m e2e tests/e2e
 
 lint: $(DEV_READY)
@@ -63,8 +66,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(CLIENTS)/.ready: Makefile | $(BIN)/python
-	npm install --prefix $(CLIENTS) --ignore-scripts --no-fund --no-audit $(OPENCODE)
+	if command -v npm; then $(NPM) $(OPENCODE); fi
 	$(BIN)/python -m pip install -q --upgrade --target $(CLIENTS)/python $(LLM)
+	touch $@
+
+# One and a half gigabytes; the tests of a client that is not there are skipped.
+$(CLIENTS)/.ready-agents: $(CLIENTS)/.ready
+	if command -v npm; then $(NPM) $(AGENTS); fi
+	$(PYTHON) -m venv $(CLIENTS)/aider
+	$(CLIENTS)/aider/bin/python -m pip install -q $(AIDER) || echo "no $(AIDER) for this Python"
 	touch $@
 
 $(VENV)/.ready-torch: | $(BIN)/python

@@ -19,7 +19,8 @@ from typing import Any
 
 _TIMEOUT = 300
 _DONE = b"data: [DONE]\n\n"
-_KEPT = ("content-type", "authorization", "x-session-id", "x-parent-session-id")
+_KEPT = ("content-type", "authorization", "session_id")
+_JSON = "application/json"
 _CHAT = "/v1/chat/completions"
 
 
@@ -32,6 +33,7 @@ class Seen:
     status: int
     report: Mapping[str, Any]
     answer: bytes = b""
+    path: str = _CHAT
 
     @property
     def text(self) -> str:
@@ -56,10 +58,8 @@ class Seen:
     def commands(self) -> list[str]:
         """The shell commands that the real server's answer called for."""
         arguments: dict[int, str] = {}
-        for line in self.answer.decode("utf-8", "replace").splitlines():
-            if not line.startswith("data: {"):
-                continue
-            for choice in json.loads(line.removeprefix("data: ")).get("choices", ()):
+        for event in self.events():
+            for choice in event.get("choices", ()):
                 for call in choice.get("delta", {}).get("tool_calls") or ():
                     piece = call["function"].get("arguments") or ""
                     arguments[call["index"]] = arguments.get(call["index"], "") + piece
@@ -68,6 +68,16 @@ class Seen:
     @property
     def tools(self) -> list[str]:
         return [tool["function"]["name"] for tool in self.body.get("tools") or ()]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events of the real server's streamed answer."""
+        lines = self.answer.decode("utf-8", "replace").splitlines()
+        return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+    @property
+    def error(self) -> str:
+        """What the server said that was wrong with it."""
+        return "" if self.status == 200 else str(json.loads(self.answer)["error"]["message"])
 
 
 @dataclass(slots=True)
@@ -94,22 +104,23 @@ def relaying(upstream: str | None) -> Iterator[Relay]:
         protocol_version = "HTTP/1.0"
 
         def do_GET(self) -> None:
-            status, data = _ask(relay.upstream, self.path, None, dict(self.headers))
-            self._send(status, "application/json", data)
+            self._send(*_ask(relay.upstream, self.path, None, dict(self.headers)))
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             call = _scripted(json.loads(raw), relay.one_step) if self.path == _CHAT else None
             if call is None:
-                status, data = _ask(relay.upstream, self.path, raw, headers)
+                status, kind, data = _ask(relay.upstream, self.path, raw, headers)
                 self._note(headers, raw, status, _last_report(data), data)
-                kind = "text/event-stream" if data.startswith(b"data:") else "application/json"
                 self._send(status, kind, data)
                 return
             short = {**json.loads(raw), "stream": False, "max_tokens": 1}
             short.pop("stream_options", None)
-            status, data = _ask(relay.upstream, self.path, json.dumps(short).encode(), headers)
+            status, _, data = _ask(relay.upstream, self.path, json.dumps(short).encode(), headers)
             self._note(headers, raw, status, json.loads(data).get("skillc", {}))
             self._send(200, "text/event-stream", _stream(call))
 
@@ -121,14 +132,16 @@ def relaying(upstream: str | None) -> Iterator[Relay]:
             report: Mapping[str, Any],
             answer: bytes = b"",
         ) -> None:
-            relay.seen.append(Seen(headers, json.loads(raw), status, report, answer))
+            path = self.path.partition("?")[0]
+            relay.seen.append(Seen(headers, json.loads(raw), status, report, answer, path))
 
         def _send(self, status: int, kind: str, data: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -147,23 +160,24 @@ def relaying(upstream: str | None) -> Iterator[Relay]:
 
 def _ask(
     upstream: str | None, path: str, data: bytes | None, headers: Mapping[str, str]
-) -> tuple[int, bytes]:
+) -> tuple[int, str, bytes]:
+    """Status, content type and body of the server's answer."""
     if upstream is None:
-        return 502, b"{}"
+        return 502, _JSON, b"{}"
     kept = {
         name: value
         for name, value in headers.items()
-        if name.lower() in _KEPT or "skillc" in name.lower()
+        if (low := name.lower()) in _KEPT or low.endswith("session-id") or "skillc" in low
     }
     request = urllib.request.Request(upstream + path, data, kept)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            return answer.status, answer.read()
+            return answer.status, answer.headers.get_content_type(), answer.read()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.read()
+            return error.code, error.headers.get_content_type(), error.read()
     except OSError:
-        return 502, b"{}"
+        return 502, _JSON, b"{}"
 
 
 def _scripted(body: Mapping[str, Any], one_step: bool) -> tuple[str, str] | str | None:
@@ -224,6 +238,7 @@ def _last_report(data: bytes) -> Mapping[str, Any]:
     """The server's report in an answer, streamed or whole."""
     lines = data.decode("utf-8", "replace").splitlines()
     events = [line.removeprefix("data: ") for line in lines if '"skillc"' in line]
-    report = json.loads(events[-1]).get("skillc", {}) if events else {}
+    last = json.loads(events[-1]) if events else {}
+    report = last.get("response", last).get("skillc", {})  # the responses API wraps its answer
     assert isinstance(report, dict)
     return report

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.client import CLIENTS, REPOSITORY
+from tests.e2e.agents import Page
+from tests.e2e.client import CLIENTS
 from tests.e2e.relay import Relay
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-PAGES = REPOSITORY / "docs" / "clients"
-HERE = "http://127.0.0.1:8191"
-
-
-def blocks(page: str, kind: str, url: str) -> list[str]:
-    """The fenced blocks of a page, for the server at `url`."""
-    text = (PAGES / f"{page}.md").read_text("utf-8").replace(HERE, url)
-    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
-
-
-def commands(page: str, url: str) -> list[str]:
-    """The indented commands of a page, continued lines joined."""
-    text = (PAGES / f"{page}.md").read_text("utf-8").replace(HERE, url)
-    lines = re.findall(r"^    (.+)$", text.replace("\\\n", " "), re.MULTILINE)
-    return [line for line in lines if line.split()[0] == page]
 
 
 def test_curl(relay: Relay) -> None:
-    for command in commands("curl", relay.url):
+    for command in Page("curl", relay.url).commands("curl"):
         done = subprocess.run(
             [*shlex.split(command), "-sS", "--fail"], capture_output=True, text=True, check=False
         )
@@ -43,7 +28,7 @@ def test_curl(relay: Relay) -> None:
 
 
 def test_openai(relay: Relay) -> None:
-    (program,) = blocks("openai", "python", relay.url)
+    (program,) = Page("openai", relay.url).blocks("python")
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
@@ -54,7 +39,7 @@ def test_openai(relay: Relay) -> None:
 
 def test_llm(relay: Relay, tmp_path: Path) -> None:
     assert (CLIENTS / "python" / "llm").is_dir(), f"no llm in {CLIENTS}: run 'make e2e'"
-    (settings,) = blocks("llm", "yaml", relay.url)
+    (settings,) = Page("llm", relay.url).blocks("yaml")
     (tmp_path / "extra-openai-models.yaml").write_text(settings, "utf-8")
     env = {
         **os.environ,
