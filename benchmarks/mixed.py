@@ -1,21 +1,24 @@
 """Eight clients at once: eight skills against one skill, and against a server with the text.
 
 `own_ratio`: total tokens per second of eight answers under eight skills, over those of eight under
-one skill, in one engine by turns. `peer_ratio`: our server and `llama_cpp.server` on the same GGUF
-by turns; eight clients ask for eight skills of about 1,000 tokens, as adapters here and as text in
-the system message there. That needs `pip install 'llama-cpp-python[server]'`; without it the figure
-is left out.
+one skill, by turns, with as many engines as `skillc serve --engines` would be given here: two, on
+two cores or more. `own_ratio_one_engine` is the same with one. `peer_ratio`: our server and
+`llama_cpp.server` on the same GGUF by turns; eight clients ask for eight skills of about 1,000
+tokens, as adapters here and as text in the system message there. That needs
+`pip install 'llama-cpp-python[server]'`; without it the figure is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,39 +29,56 @@ from urllib.request import urlopen
 from _engine import nano, random_refs, say, served, skill_text, streamed, write_project
 
 from skillc.figures import print_figures
+from skillc_compiler.bases import DEFAULT_BASE, find_base
+from skillc_compiler.gguf_base import read_base_info
 from skillc_runtime.adapters import AdapterRef
-from skillc_runtime.engine import Engine
-from skillc_runtime.events import Event, Failed, Piece
+from skillc_runtime.events import Event, Failed, Finish, Piece
 from skillc_runtime.sampling import Sampling
-from skillc_runtime.task import Task
+from skillc_runtime.server import make_worker
+from skillc_runtime.settings import ServeSettings
+from skillc_runtime.worker import Job, Worker
 
 CLIENTS, RULES, TOKENS = 8, 45, 32
 TARGETS = {"own_ratio": (">=", 0.8), "peer_ratio": (">=", 4.0)}
 
 
-def tokens_per_second(engine: Engine, refs: Sequence[AdapterRef], turn: int, count: int) -> float:
-    """Of CLIENTS answers decoded at once, the n-th under the n-th adapter (or the last)."""
+def tokens_per_second(worker: Worker, refs: Sequence[AdapterRef], turn: int, count: int) -> float:
+    """Of CLIENTS answers asked for at once, the n-th under the n-th adapter (or the last)."""
     said: list[Event | Failed] = []
-    prompts = [[300 + turn, 400 + i, *range(20, 60)] for i in range(CLIENTS)]
+    ended = threading.Semaphore(0)
+
+    def listen(event: Event | Failed, at: float) -> None:
+        said.append(event)
+        if isinstance(event, Finish | Failed):
+            ended.release()
+
     started = time.perf_counter()
-    for i, prompt in enumerate(prompts):
+    for i in range(CLIENTS):
+        prompt = (300 + turn, 400 + i, *range(20, 60))
         ref = refs[min(i, len(refs) - 1)]
-        engine.submit(Task(prompt, [ref], Sampling(max_tokens=count), said.append))
-    while engine.step():
-        pass
+        worker.submit(Job(prompt, (ref,), Sampling(max_tokens=count), listen))
+    for _ in range(CLIENTS):
+        ended.acquire()
     return sum(isinstance(event, Piece) for event in said) / (time.perf_counter() - started)
 
 
-def own(turns: int, count: int) -> tuple[float, float]:
+def own(engines: int, turns: int, count: int) -> tuple[float, float]:
     """Median tokens per second of one skill, and of eight."""
     one, eight = [], []
-    with tempfile.TemporaryDirectory() as scratch, nano() as engine:
-        refs = random_refs(Path(scratch), engine.base, CLIENTS)
-        for turn in range(turns + 1):
-            found = [tokens_per_second(engine, r, turn, count) for r in (refs[:1], refs)]
-            if turn:  # the first loads
-                one.append(found[0])
-                eight.append(found[1])
+    with tempfile.TemporaryDirectory() as scratch:
+        base = read_base_info(find_base(DEFAULT_BASE).gguf)
+        refs = random_refs(Path(scratch), base, CLIENTS)
+        worker = make_worker(base, ServeSettings(base.path, engines=engines))
+        worker.start()
+        try:
+            worker.loaded.wait()
+            for turn in range(turns + 1):
+                found = [tokens_per_second(worker, r, turn, count) for r in (refs[:1], refs)]
+                if turn:  # the first loads
+                    one.append(found[0])
+                    eight.append(found[1])
+        finally:
+            worker.close()
     return statistics.median(one), statistics.median(eight)
 
 
@@ -128,8 +148,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    one, eight = own(args.turns, args.tokens)
-    figures = {"one_tokens_s": one, "eight_tokens_s": eight, "own_ratio": eight / one}
+    engines = 2 if len(os.sched_getaffinity(0)) > 1 else 1
+    alone, apart = own(1, args.turns, args.tokens)
+    one, eight = own(engines, args.turns, args.tokens)
+    figures = {"engines": engines, "one_tokens_s": one, "eight_tokens_s": eight}
+    figures |= {"own_ratio": eight / one, "own_ratio_one_engine": apart / alone}
+    figures["eight_tokens_s_one_engine"] = apart
     if importlib.util.find_spec("fastapi") is None:
         say("llama_cpp.server cannot run here: pip install 'llama-cpp-python[server]'")
     else:

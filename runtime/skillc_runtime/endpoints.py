@@ -132,9 +132,10 @@ class Endpoints:
         service, metrics = self._service, self._service.metrics
         metrics.waiting.set(service.worker.waiting)
         if service.verified:
-            metrics.adapters_loaded.set(len(service.engine.adapters))
-            metrics.adapter_loads.set(service.engine.adapters.loads)
-            counts = service.engine.counts
+            loaded, loads = service.worker.adapters
+            metrics.adapters_loaded.set(loaded)
+            metrics.adapter_loads.set(loads)
+            counts = service.worker.counts
             metrics.switches.set(counts.switches)
             metrics.batches.set(counts.decodes)
             metrics.batch_tokens.set(counts.tokens)

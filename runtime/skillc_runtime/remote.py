@@ -62,6 +62,11 @@ class ProcessWorker(Worker):
         return len(self._unbegun)
 
     @property
+    def busy(self) -> int:
+        """Jobs not yet ended."""
+        return len(self._asked)
+
+    @property
     def pid(self) -> int | None:
         """The engine's process; None while there is none."""
         process = self._process
@@ -115,11 +120,11 @@ class ProcessWorker(Worker):
             if not self._closing and self.failure is None:
                 self.restarts += 1
         if self.failure is None and not self._closing:
-            self.failure = ServeError("the engine's process ends again and again")
-        self._end_all(Finish("cancelled") if self._closing else Failed(self._failure()))
+            self._failed = ServeError("the engine's process ends again and again")
+        self._end_all(Finish("cancelled") if self._closing else Failed(self._reason()))
         self.loaded.set()
 
-    def _failure(self) -> SkillcError:
+    def _reason(self) -> SkillcError:
         return self.failure or ServeError("the engine is closed")
 
     def _run_once(self) -> bool:
@@ -146,7 +151,7 @@ class ProcessWorker(Worker):
             if isinstance(self._engine, RemoteEngine):
                 self._engine.take_counts(*values)
         elif kind == "failed":
-            self.failure = wire.unpack_error(values[0], values[1])
+            self._failed = wire.unpack_error(values[0], values[1])
         elif kind == "ready":
             self._ready(link, *values)
             return True
@@ -158,7 +163,7 @@ class ProcessWorker(Worker):
                 self._engine = self._load()
                 self._engine.n_ctx = n_ctx
             except SkillcError as error:
-                self.failure = error
+                self._failed = error
                 shut(link)
                 return
         with self._turn:

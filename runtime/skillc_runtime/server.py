@@ -13,7 +13,7 @@ import uvicorn
 
 from skillc_compiler.errors import ServeError, SkillcError
 from skillc_runtime.app import create_app
-from skillc_runtime.engine import Engine
+from skillc_runtime.engine import Engine, default_threads
 from skillc_runtime.foreground import (
     Foreground,
     check_open,
@@ -22,6 +22,7 @@ from skillc_runtime.foreground import (
     url_of,
     uvicorn_config,
 )
+from skillc_runtime.pool import WorkerPool
 from skillc_runtime.registry import Registry
 from skillc_runtime.remote import ProcessWorker
 from skillc_runtime.settings import ServeSettings
@@ -109,7 +110,14 @@ def make_worker(base: BaseInfo, settings: ServeSettings) -> Worker:
     }
     if settings.in_process:
         return Worker(lambda: Engine(base, **options), waiting=settings.max_waiting)
-    return ProcessWorker(base, options, waiting=settings.max_waiting)
+    waiting = settings.max_waiting
+    if settings.engines == 1:
+        return ProcessWorker(base, options, waiting=waiting)
+    if settings.n_threads is None:
+        alone = default_threads(base.path.stat().st_size)
+        options["n_threads"] = max(1, alone // settings.engines)
+    members = [ProcessWorker(base, options, waiting=waiting) for _ in range(settings.engines)]
+    return WorkerPool(members, waiting=waiting)
 
 
 def serve(settings: ServeSettings, on_ready: Callable[[str], None] | None = None) -> None:

@@ -20,6 +20,7 @@ class ServeSettings:
     line what else that serving depends on has died (None: nothing); /health is then a 503.
     `lora_loading` lets clients load and unload adapters of the project's store.
     `deadline` is the most seconds a request may take, `body_seconds` those to send its body in.
+    `engines` is how many processes answer, each with the base and a cache of its own.
     `in_process` runs the engine in this process: a native crash then ends it.
     `log` gets one line of JSON for each request once it has ended (None: nothing is logged).
     """
@@ -32,7 +33,8 @@ class ServeSettings:
     hosts: tuple[str, ...] = ()  # further names the server may be called by
     token: str | None = None
     n_ctx: int | None = None
-    n_threads: int | None = None
+    n_threads: int | None = None  # of each engine
+    engines: int = 1
     max_adapters: int = 16
     max_tokens: int = 1024  # of an answer whose request does not say
     max_waiting: int = 32

@@ -11,6 +11,7 @@ from time import perf_counter
 
 from skillc_compiler.errors import ServeError, SkillcError
 from skillc_runtime.adapters import AdapterRef
+from skillc_runtime.counts import Counts
 from skillc_runtime.engine import Engine
 from skillc_runtime.events import Event, Failed, Finish
 from skillc_runtime.sampling import Sampling
@@ -73,7 +74,7 @@ class Worker:
         self._current: set[threading.Event] = set()
         self._stopping = False
         self.loaded = threading.Event()
-        self.failure: SkillcError | None = None
+        self._failed: SkillcError | None = None
 
     @property
     def engine(self) -> Engine:
@@ -81,6 +82,21 @@ class Worker:
         if self._engine is None:
             raise ServeError("the base is not loaded")
         return self._engine
+
+    @property
+    def failure(self) -> SkillcError | None:
+        """Why no job will be answered any more, if so."""
+        return self._failed
+
+    @property
+    def counts(self) -> Counts:
+        """What the engine has done so far; ServeError until it is loaded."""
+        return self.engine.counts
+
+    @property
+    def adapters(self) -> tuple[int, int]:
+        """How many adapters are loaded, and were; ServeError until the engine is loaded."""
+        return len(self.engine.adapters), self.engine.adapters.loads
 
     @property
     def waiting(self) -> int:
@@ -117,10 +133,10 @@ class Worker:
         try:
             self._engine = self._load()
         except SkillcError as error:
-            self.failure = error
+            self._failed = error
         except Exception as error:
             log.exception("loading the base failed")
-            self.failure = ServeError(f"loading the base failed: {error}")
+            self._failed = ServeError(f"loading the base failed: {error}")
         self.loaded.set()
         busy, closing = False, False
         while busy or not closing:

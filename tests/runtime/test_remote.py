@@ -25,7 +25,7 @@ from skillc_runtime.events import Event, Failed, Finish, Piece, Started
 from skillc_runtime.remote import EngineLostError, ProcessWorker
 from skillc_runtime.sampling import Choice, Sampling
 from skillc_runtime.server import running
-from skillc_runtime.worker import Job, QueueFullError
+from skillc_runtime.worker import Job, QueueFullError, Worker
 
 OPTIONS = {"n_threads": 1}
 
@@ -35,7 +35,7 @@ class Asked:
 
     def __init__(
         self,
-        worker: ProcessWorker,
+        worker: Worker,
         tokens: Sequence[int],
         adapters: Sequence[AdapterRef] = (),
         count: int = 6,

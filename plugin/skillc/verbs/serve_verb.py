@@ -18,6 +18,14 @@ from skillc_runtime.settings import ServeSettings
 @listening
 @click.option("--base", "name", metavar="NAME", help="The base, over the project's setting.")
 @click.option("--api-key", metavar="KEY", help="Key that clients must send; needed on other hosts.")
+@click.option(
+    "--engines",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that answer, each with the base, a cache and --threads of its own.",
+)
 @click.option("--log", is_flag=True, help="Write a line of JSON to stderr for each request.")
 @click.option(
     "--deadline",
@@ -47,6 +55,7 @@ def command(
     threads: int | None,
     name: str | None,
     api_key: str | None,
+    engines: int,
     log: bool,
     deadline: float | None,
     lora_loading: bool,
@@ -65,8 +74,8 @@ def command(
     for line in stale_lines(project) if project else ():
         click.echo(f"warning: {line}", err=True)
     if upstream is not None:
-        if ctx is not None or threads is not None or log:
-            raise click.UsageError("--ctx, --threads and --log are for the own engine")
+        if ctx is not None or threads is not None or engines > 1 or log:
+            raise click.UsageError("--ctx, --threads, --engines and --log are for the own engine")
         serve_front(
             project,
             base,
@@ -88,6 +97,7 @@ def command(
         token=api_key,
         n_ctx=ctx,
         n_threads=threads,
+        engines=engines,
         deadline=deadline,
         lora_loading=lora_loading,
         log=(lambda line: click.echo(line, err=True)) if log else None,
