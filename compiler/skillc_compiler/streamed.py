@@ -1,14 +1,15 @@
 """A base whose layers stay on the disk: each is read when its turn comes, and let go after it.
 
-What compiles by passes over the base needs one layer's weights at a time. The model is the one of
+What only passes through a base needs one layer's weights at a time. The model is the one of
 transformers, with its own code for masks and positions; only its layers have no weights until
 their forward pass begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,12 +24,15 @@ from skillc_compiler.gguf_base import base_config, read_tokenizer, restored, ten
 from skillc_compiler.gguf_header import read_header
 from skillc_compiler.gguf_types import GgufError
 from skillc_compiler.hf_folder import Parameters
+from skillc_compiler.recompute import recompute
 from skillc_compiler.torch_base import text_model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from skillc_compiler.bases import Base
+
+_INSIDE = "model.layers."
 
 
 class Shelf(Protocol):
@@ -78,10 +82,63 @@ class GgufShelf:
 def load_streamed(base: Base, dtype: str = "float32") -> tuple[Any, Tokenizer]:
     """The base's causal language model (eval mode, CPU) with its layers on the disk, its tokenizer.
 
-    It can run forward, one pass at a time, without gradients for its own weights. `dtype` is
-    "float32", "bfloat16" or "float16". Raises BaseModelError.
+    For its own weights there are no gradients. A pass with gradients for anything else reads each
+    layer once more on its way back. `dtype` is "float32", "bfloat16" or "float16". Raises
+    BaseModelError.
     """
-    kind = getattr(torch, dtype)
+    outline = _outline(base, dtype)
+    for number, layer in enumerate(outline.model.model.layers):
+        _stream(layer, outline, number)
+    return outline.model.eval(), read_tokenizer(base.gguf)
+
+
+def load_by_layers(
+    base: Base, dtype: str, take: Callable[[nn.Module], None]
+) -> tuple[Any, Tokenizer]:
+    """As `load_streamed`, but each layer is read at once and handed to `take` before the next."""
+    outline = _outline(base, dtype)
+    for number, layer in enumerate(outline.model.model.layers):
+        layer.load_state_dict(outline.read(number), assign=True)
+        take(layer)
+    return outline.model.eval(), read_tokenizer(base.gguf)
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A model that has its weights but for those of its layers, and where these are."""
+
+    model: Any
+    shelf: Shelf
+    kind: torch.dtype
+    where: Path
+
+    def read(self, number: int) -> dict[str, Tensor]:
+        """The parameters of a layer, by their names in the layer, where the embedding is."""
+        shapes = self.model.model.layers[number].state_dict()
+        found = {own: self.get(_name(number, own), like) for own, like in shapes.items()}
+        device = self.model.get_input_embeddings().weight.device
+        return {own: value.to(device) for own, value in found.items()}
+
+    def get(self, name: str, like: Tensor) -> Tensor:
+        """The parameter `name`, of the shape of `like`."""
+        if name not in self.shelf:
+            raise BaseModelError(f"{self.where}: lacks the parameter {name}")
+        found = self.shelf[name]
+        if found.shape != like.shape:
+            raise BaseModelError(f"{self.where}: {name} is {(*found.shape,)}, not {(*like.shape,)}")
+        return found.to(self.kind)
+
+    def check(self) -> None:
+        """BaseModelError where a layer lacks a parameter."""
+        for number, layer in enumerate(self.model.model.layers):
+            for own, value in layer.state_dict().items():
+                if (name := _name(number, own)) not in self.shelf:
+                    raise BaseModelError(
+                        f"{self.where}: lacks the parameter {name} {(*value.shape,)}"
+                    )
+
+
+def _outline(base: Base, dtype: str) -> _Outline:
     try:
         if base.hf is not None:
             causal, config = text_model(base.hf)
@@ -95,53 +152,34 @@ def load_streamed(base: Base, dtype: str = "float32") -> tuple[Any, Tokenizer]:
     with no_init_weights(), _without_weights():
         model = causal(config)
     model.requires_grad_(False)
-    _fill(model, shelf, kind, base.hf or base.gguf)
-    return model.eval(), read_tokenizer(base.gguf)
-
-
-def _fill(model: Any, shelf: Shelf, kind: torch.dtype, where: Path) -> None:
-    """Read all that is outside the layers, and let the layers read themselves."""
-    inside = "model.layers."
+    outline = _Outline(model, shelf, getattr(torch, dtype), base.hf or base.gguf)
     for name, parameter in list(model.named_parameters()):
         tied = name == "lm_head.weight" and model.config.tie_word_embeddings
-        if not name.startswith(inside) and not tied:
-            _put(model, name, _read(shelf, name, parameter, kind, where))
+        if not name.startswith(_INSIDE) and not tied:
+            _put(model, name, outline.get(name, parameter))
     model.tie_weights()
-    for number, layer in enumerate(model.model.layers):
-        named = {name: f"{inside}{number}.{name}" for name in layer.state_dict()}
-        for name, value in layer.state_dict().items():
-            if named[name] not in shelf:
-                raise BaseModelError(
-                    f"{where}: lacks the parameter {named[name]} {(*value.shape,)}"
-                )
-        _stream(layer, named, shelf, kind, where)
+    outline.check()
     if INVERSE_FREQUENCIES in shelf:
         model.model.rotary_emb.inv_freq = shelf[INVERSE_FREQUENCIES]
+    return outline
 
 
-def _stream(
-    layer: nn.Module, named: Mapping[str, str], shelf: Shelf, kind: torch.dtype, where: Path
-) -> None:
-    empty = dict(layer.state_dict())
-
-    def read(module: nn.Module, arguments: Any) -> None:
-        found = {own: _read(shelf, name, empty[own], kind, where) for own, name in named.items()}
-        module.load_state_dict(found, assign=True)
-
-    def drop(module: nn.Module, arguments: Any, output: Any) -> None:
-        module.load_state_dict(empty, assign=True)
-
-    layer.register_forward_pre_hook(read)
-    layer.register_forward_hook(drop, always_call=True)
+def _name(number: int, own: str) -> str:
+    return f"{_INSIDE}{number}.{own}"
 
 
-def _read(shelf: Shelf, name: str, like: Tensor, kind: torch.dtype, where: Path) -> Tensor:
-    if name not in shelf:
-        raise BaseModelError(f"{where}: lacks the parameter {name}")
-    found = shelf[name]
-    if found.shape != like.shape:
-        raise BaseModelError(f"{where}: {name} is {(*found.shape,)}, not {(*like.shape,)}")
-    return found.to(kind)
+def _stream(layer: nn.Module, outline: _Outline, number: int) -> None:
+    empty, forward = dict(layer.state_dict()), layer.forward
+
+    def run(*given: Any, **named: Any) -> Any:
+        layer.load_state_dict(outline.read(number), assign=True)
+        try:
+            return forward(*given, **named)
+        finally:
+            layer.load_state_dict(empty, assign=True)
+
+    layer.forward = run
+    recompute(layer)
 
 
 def _put(model: nn.Module, name: str, value: Tensor) -> None:

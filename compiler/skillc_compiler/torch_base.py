@@ -41,18 +41,34 @@ def load_base(base: Base, options: Mapping[str, Any] | None = None) -> tuple[Any
     return load_hf(base.hf, **chosen), read_tokenizer(base.gguf)
 
 
-def load_for_reading(base: Base) -> tuple[Any, Tokenizer]:
-    """As `load_base`, for passes without gradients: the layers of a large base stay on the disk.
+def load_frozen(base: Base) -> tuple[Any, Tokenizer]:
+    """As `load_base`, without gradients for its weights: a large base's layers stay on the disk.
 
     `base.load["layers"]` says where they are to be: "memory", "disk", or (the default) "auto".
     """
-    if not stays_on_disk(base):
-        return load_base(base)
-    _transformers()
-    from skillc_compiler.streamed import load_streamed
+    if stays_on_disk(base):
+        _transformers()
+        from skillc_compiler.streamed import load_streamed
 
-    dtype = base.load.get("dtype", "float32")
-    return load_streamed(base, "float32" if dtype == "auto" else dtype)
+        return load_streamed(base, float_type(base))
+    model, tokenizer = load_base(base)
+    _recompute_offloaded(model)
+    return model.requires_grad_(False), tokenizer
+
+
+def float_type(base: Base) -> str:
+    """The type in which the base's weights are read one by one."""
+    dtype = str(base.load.get("dtype", "float32"))
+    return "float32" if dtype == "auto" else dtype
+
+
+def _recompute_offloaded(model: Any) -> None:
+    """Layers that a device map leaves on the disk: none waits in memory for a backward pass."""
+    from skillc_compiler.recompute import recompute
+
+    if "disk" in (getattr(model, "hf_device_map", None) or {}).values():
+        for layer in model.base_model.layers:
+            recompute(layer)
 
 
 def stays_on_disk(base: Base) -> bool:
@@ -101,7 +117,7 @@ def load_hf(
     folder: Path,
     *,
     dtype: str = "float32",
-    device_map: str | None = None,
+    device_map: str | dict[str, str] | None = None,
     quantize: str | None = None,
 ) -> Any:
     """The causal language model in a Hugging Face folder, in eval mode.

@@ -192,7 +192,7 @@ def _place_gguf(request: Request, hf: HfFolder | None, beside: Path, say: Say) -
 
 def _checked(request: Request, hf: HfFolder | None, gguf: Path, say: Say) -> dict[str, Any]:
     """Make every check; the record of a base that passed."""
-    from skillc_compiler.torch_base import load_for_reading
+    from skillc_compiler.torch_base import load_frozen
 
     info = read_base_info(gguf)
     load = _load_options(request, info, hf)
@@ -208,7 +208,7 @@ def _checked(request: Request, hf: HfFolder | None, gguf: Path, say: Say) -> dic
         check = check_logits(
             gguf,
             read_tokenizer(gguf),
-            lambda: load_for_reading(
+            lambda: load_frozen(
                 Base(request.name, gguf, None, None if hf is None else hf.path, load)
             )[0],
             dtype=str(load.get("dtype", "float32")) if not load.get("quantize") else "quantized",

@@ -14,9 +14,8 @@ from tests.compiler.test_writer_bases import SKILL, install, open_writer
 from skillc_compiler import torch_base
 from skillc_compiler.bases import Base
 from skillc_compiler.errors import BaseModelError
-from skillc_compiler.families.bound import open_base
 from skillc_compiler.families.host import Host
-from skillc_compiler.torch_base import load_base, load_for_reading, stays_on_disk
+from skillc_compiler.torch_base import load_base, load_frozen, stays_on_disk
 
 TOKENS = torch.arange(3, 35)[None]
 
@@ -37,7 +36,7 @@ def test_both_sides_give_the_logits_of_the_whole_model(base: Base) -> None:
     with torch.inference_mode():
         wanted = load_base(base)[0](TOKENS).logits
         for one in (base, Base(base.name, base.gguf, base.compiler_dir)):
-            model, _ = load_for_reading(on_disk(one))
+            model, _ = load_frozen(on_disk(one))
             assert Host(model).streamed
             for _ in range(2):
                 assert torch.allclose(model(TOKENS).logits, wanted, atol=1e-4)
@@ -45,7 +44,7 @@ def test_both_sides_give_the_logits_of_the_whole_model(base: Base) -> None:
 
 
 def test_one_layer_is_in_memory_at_a_time(base: Base) -> None:
-    model, _ = load_for_reading(on_disk(base))
+    model, _ = load_frozen(on_disk(base))
     layers = Host(model).layers
     most: list[int] = []
 
@@ -101,8 +100,6 @@ def test_memory_decides_unless_told(base: Base, monkeypatch: pytest.MonkeyPatch)
     assert not with_load(layers="memory") and not with_load(device_map="auto")
     monkeypatch.setattr(torch_base, "available_memory", lambda: None)
     assert not with_load() and with_load(layers="disk")
-    # Gradients need every weight.
-    assert not Host(open_base(on_disk(base), whole=True)[0]).streamed
 
 
 def test_what_is_missing_or_of_another_shape_is_one_line(tmp_path: Path) -> None:
@@ -113,9 +110,9 @@ def test_what_is_missing_or_of_another_shape_is_one_line(tmp_path: Path) -> None
     (shard,) = [p for p in folder.glob("*.safetensors") if name in load_file(p)]
     tensors = load_file(shard)
     save_file({**tensors, name: tensors[name][:, :32].contiguous()}, shard)
-    model, _ = load_for_reading(base)
+    model, _ = load_frozen(base)
     with pytest.raises(BaseModelError, match=r"down_proj.weight is \(64, 32\), not \(64, 96\)"):
         model(TOKENS)
     save_file({n: value for n, value in tensors.items() if n != name}, shard)
     with pytest.raises(BaseModelError, match=f"lacks the parameter {name}"):
-        load_for_reading(base)
+        load_frozen(base)

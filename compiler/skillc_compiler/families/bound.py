@@ -107,15 +107,14 @@ def cut(factors: Factors, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def open_base(base: Base, *, whole: bool = False) -> tuple[Any, Tokenizer]:
-    """The base as a causal language model of transformers, and its tokenizer.
+def open_base(base: Base) -> tuple[Any, Tokenizer]:
+    """The base as a frozen causal language model of transformers, and its tokenizer.
 
-    Layers of a large one stay on the disk unless it is to be `whole`, as gradients and many passes
-    need it.
+    Layers of a large one stay on the disk.
     """
-    from skillc_compiler.torch_base import load_base, load_for_reading
+    from skillc_compiler.torch_base import load_frozen
 
-    return load_base(base) if whole else load_for_reading(base)
+    return load_frozen(base)
 
 
 def check_rank(rank: int) -> None:

@@ -136,7 +136,7 @@ class Bench:
     """The base, validation skills with their questions, and every candidate site's memories."""
 
     def __init__(self, base: Base, skills: int) -> None:
-        model, tokenizer = open_base(base, whole=True)
+        model, tokenizer = open_base(base)
         self.base, self.host, self.tokenizer = base, Host(model), tokenizer
         self.prompt = base_prompt(base, tokenizer)
         layers = len(self.host.layers)

@@ -78,7 +78,7 @@ class Distill(Bound):
             settings = DistillConfig.from_dict(config["distill"])
         except (KeyError, TypeError, ValueError) as error:
             raise CompilerError(f"{path}: does not fit ({error})") from error
-        model, tokenizer = open_base(base, whole=True)
+        model, tokenizer = open_base(base)
         return Distill(base, model, tokenizer, base_prompt(base, tokenizer), settings)
 
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:

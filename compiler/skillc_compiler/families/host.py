@@ -61,7 +61,11 @@ class Host:
     @property
     def device(self) -> torch.device:
         """Where the embedding is; a model spread over several devices starts there."""
-        return next(self.embed.parameters()).device
+        found = next(self.embed.parameters()).device
+        if found.type != "meta":
+            return found
+        hook: Any = self.embed._hf_hook  # of accelerate, which put the weights elsewhere
+        return torch.device(hook.execution_device)
 
     @property
     def streamed(self) -> bool:
@@ -69,16 +73,31 @@ class Host:
         return next(self.layers[0].parameters()).device.type == "meta"
 
     @property
+    def sharded(self) -> bool:
+        """Whether processes share the layers: then every one has to make the same passes."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return False
+        from torch.distributed.fsdp import FSDPModule
+
+        return isinstance(self.layers[0], FSDPModule)
+
+    def most(self, count: int) -> int:
+        """The largest `count` of all processes that share the layers; alone, one's own."""
+        if not self.sharded:
+            return count
+        told = torch.tensor(count, device=self.device)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return int(told)
+
+    @property
     def table(self) -> Tensor:
         """The embedding's weight [vocabulary, hidden]."""
-        weight: Tensor = self.model.get_input_embeddings().weight
-        return weight
+        return _weight(self.model.get_input_embeddings())
 
     @property
     def output(self) -> Tensor:
         """The output layer's weight [vocabulary, hidden]; the embedding's where they are tied."""
-        weight: Tensor = self.model.get_output_embeddings().weight
-        return weight
+        return _weight(self.model.get_output_embeddings())
 
     def run(self, embeds: Tensor) -> None:
         """One pass of the decoder over `embeds` [1, S, hidden], for what hooks take from it."""
@@ -147,3 +166,15 @@ def _decoder_layers(model: Any) -> tuple[str, Sequence[nn.Module]]:
 def _features(module: Any) -> tuple[int, int]:
     """(out, in) of a linear module; quantised ones pack their weight but keep these."""
     return int(module.out_features), int(module.in_features)
+
+
+def _weight(module: Any) -> Tensor:
+    """A module's weight, fetched from where a device map may have left it."""
+    weight: Tensor = module.weight
+    if weight.device.type != "meta":
+        return weight
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module):
+        fetched: Tensor = module.weight
+    return fetched

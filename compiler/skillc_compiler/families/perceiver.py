@@ -77,7 +77,11 @@ class Perceiver(Bound):
         """The LoRA factors (A [R, in], B [out, R]) of a text, by module path."""
         config = self.config
         chunks = split(ids, config.chunk, config.prefix, config.suffix)
+        passes = self.host.most(len(chunks))
         made = combine([self.net(self.read(chunk)) for chunk in chunks], self.net)
+        with torch.no_grad():
+            for _ in range(passes - len(chunks)):
+                self.read(chunks[0])
         found = {}
         for site in self.host.sites(config.modules):
             a, b = made[site.name]

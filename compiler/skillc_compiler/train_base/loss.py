@@ -39,7 +39,8 @@ def lesson_loss(student: Trainable, lesson: Lesson, weights: Loss) -> Told:
     # Reading the text once more for every question costs the most: not for nothing.
     taught = lesson.taught if weights.teacher else []
     with torch.no_grad():
-        text_arm = choices(logits_of(host, taught), weights.top_k)
+        asked = bool(weights.teacher)
+        text_arm = choices(logits_of(host, taught), weights.top_k) if asked else None
         usual = choices(logits_of(host, quiet), weights.top_k)
     recited = [lesson.recited] if lesson.recited is not None else []
     with host.attached(student.factors(lesson.text)):
@@ -52,7 +53,7 @@ def lesson_loss(student: Trainable, lesson: Lesson, weights: Loss) -> Told:
         told = answer_loss(answers, lesson.asked, weights.entry)
         loss = loss + weights.answer * told
         parts["answer"] = float(told.detach())
-    if taught:
+    if taught and text_arm is not None:
         close = divergence(answers, text_arm)
         loss = loss + weights.teacher * close
         parts["teacher"] = float(close.detach())
@@ -65,8 +66,10 @@ def lesson_loss(student: Trainable, lesson: Lesson, weights: Loss) -> Told:
 
 def logits_of(host: Host, rows: Sequence[Row]) -> Tensor:
     """Logits [N, vocab] float32 in front of every answer token of the rows, one after another."""
-    if not rows:
+    if not rows and not host.sharded:
         return torch.zeros(0, len(host.output), device=host.device)
+    # No pass of the others goes through without this process: one token, no answer.
+    rows = rows or [Row([0], 1)]
     # Padding comes last, where a causal model's answers do not see it.
     ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True)
     hidden = host.model.base_model(ids.to(host.device), use_cache=False).last_hidden_state

@@ -1,7 +1,8 @@
 """Trains a compiler on a frozen base: resumable, logged, in one process or several.
 
 Every process holds the base and the same compiler, takes its share of a step's skills, and adds its
-gradients to those of the others; `accelerate launch` starts several, without it there is one.
+gradients to those of the others; `accelerate launch` starts several, without it there is one. With
+`--use_fsdp` they share the base's layers (`sharded`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 
 from skillc_compiler.bases import Base
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import open_base
 from skillc_compiler.gguf_base import read_base_info
 from skillc_compiler.train.progress import Progress
 from skillc_compiler.train_base.lessons import Lessons, lessons_of
 from skillc_compiler.train_base.loss import lesson_loss
+from skillc_compiler.train_base.processes import begin_processes, open_shared, open_whole, shared
 from skillc_compiler.train_base.recipe import Recipe, Schedule
 from skillc_compiler.train_base.trainable import Trainable
 from skillc_compiler.train_base.untrained import untrained
@@ -73,7 +74,7 @@ def train(
 
     Checkpoints and log.jsonl go to `out`. Raises CompilerError.
     """
-    accelerator = Accelerator()
+    accelerator = begin_processes()
     run = begin(base, recipe, accelerator.device, seed)
     checkpoint = out / CHECKPOINT
     if checkpoint.is_file():
@@ -89,10 +90,11 @@ def train(
         done = run.step == schedule.steps
         over = _any(accelerator, bool(minutes) and time.monotonic() - begun > 60 * minutes)
         checked: dict[str, float] = {}
+        due = done or over or run.step % schedule.check_every == 0
+        if due and (main or run.student.host.sharded):
+            checked = validate(run.student, held, schedule.check_skills)
         if main:
             progress.update(run.step, _note(parts), tokens)
-            if done or over or run.step % schedule.check_every == 0:
-                checked = validate(run.student, held, schedule.check_skills)
             _log(out, {"step": run.step, **parts, **checked})
             if done or over or run.step % schedule.save_every == 0:
                 _save(run.state(recipe, seed), checkpoint)
@@ -105,10 +107,7 @@ def train(
 
 def begin(base: Base, recipe: Recipe, device: torch.device, seed: int) -> Run:
     """The base, an untrained compiler for it, and the optimiser; the same in every process."""
-    model, tokenizer = open_base(base, whole=True)
-    model.requires_grad_(False)
-    if not base.load.get("device_map") and not base.load.get("quantize"):
-        model.to(device)
+    model, tokenizer = open_shared(base, device) if shared() else open_whole(base, device)
     student = untrained(base, model, tokenizer, recipe, seed)
     schedule = recipe.schedule
     optimizer = torch.optim.AdamW(
@@ -127,7 +126,12 @@ def step(
     count, schedule = recipe.data.skills, recipe.schedule
     sums: dict[str, float] = {}
     tokens = 0
-    for place in range(accelerator.process_index, count, accelerator.num_processes):
+    for first in range(0, count, accelerator.num_processes):
+        place = first + accelerator.process_index
+        if place >= count:
+            if run.student.host.sharded:
+                _accompany(run, lessons, recipe)
+            break
         lesson = lessons.make(run.step, place)
         told = lesson_loss(run.student, lesson, recipe.loss)
         torch.autograd.backward(told.loss / count)
@@ -148,6 +152,12 @@ def step(
     run.optimizer.zero_grad(set_to_none=True)
     run.step += 1
     return sums, tokens * accelerator.num_processes
+
+
+def _accompany(run: Run, lessons: Lessons, recipe: Recipe) -> None:
+    """Make the passes of a lesson for the processes that still have one, and learn nothing."""
+    told = lesson_loss(run.student, lessons.make(run.step, 0), recipe.loss)
+    torch.autograd.backward(0.0 * told.loss)
 
 
 def pace(number: int, schedule: Schedule) -> float:

@@ -49,7 +49,7 @@ def command() -> None:
 @click.option(
     "--layers",
     type=click.Choice(["auto", "memory", "disk"]),
-    help="Where its weights are while it reads a skill; auto: on the disk when memory is short.",
+    help="Where its layers are while it is used; auto: on the disk when memory is short.",
 )
 @click.option("--no-logits", is_flag=True, help="Skip the comparison that loads both sides.")
 @click.option("--force", is_flag=True, help="Replace a base of this name.")
