@@ -79,7 +79,11 @@ def same(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert one["step"] == two["step"] == 2
     assert one["net"].keys() == two["net"].keys()
     for name, value in one["net"].items():
-        assert torch.allclose(value, two["net"][name], atol=1e-4), name
+        found = two["net"][name]
+        if name.endswith("in_proj_bias"):
+            # Softmax does not feel the keys' bias: its gradient is noise, which Adam scales up.
+            value.chunk(3)[1].copy_(found.chunk(3)[1])
+        assert torch.allclose(value, found, atol=1e-4), name
 
 
 def log(out: Path) -> list[dict[str, float]]:

@@ -34,10 +34,10 @@ def test_quick_evaluation_holds_its_floors() -> None:
 
 def test_served_answers_are_those_of_torch() -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "served_torch.py"
-    command = [sys.executable, str(script), "--prompts", "40", "--json"]
+    command = [sys.executable, str(script), "--prompts", "200", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["met"] and result["figures"]["prompts"] == 40, result["figures"]
+    assert result["met"] and result["figures"]["prompts"] == 200, result["figures"]
 
 
 def test_official_client_gets_the_skill_and_says_so(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_official_client_gets_the_skill_and_says_so(tmp_path: Path) -> None:
     base = find_base()
     with running(ServeSettings(base.gguf, project=project, port=0, n_threads=1)) as server:
         client = OpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0)
-        question = [{"role": "user", "content": "How do I run the quick tests before a commit?"}]
+        question = [{"role": "user", "content": "How do I run the quick tests?"}]
         answer = client.chat.completions.create(model="nano:testing", messages=question)  # type: ignore[arg-type]
         bare = client.chat.completions.create(model="nano", messages=question)  # type: ignore[arg-type]
         with pytest.raises(NotFoundError) as caught:
