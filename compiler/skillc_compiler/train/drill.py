@@ -21,11 +21,13 @@ would take. So most lists of the last part have the phrases and commands of gene
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from skillc_compiler.data.facts import FactMaker
+from skillc_compiler.data.document import body
+from skillc_compiler.data.facts import Fact, FactMaker
+from skillc_compiler.data.generate import UNKNOWN
 from skillc_compiler.data.lexicon import load
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.packing import Batch, Weights, choosing, recited, unasked
@@ -45,6 +47,9 @@ _ASKS = (
 # in front of their words come last: windows said backwards, then a bridge of their own.
 _PHRASES, _WRAPPED, _SHARED, _TURNED, _MIXED = 0.2, 0.27, 0.33, 0.37, 0.65
 _HEADED = 0.45  # commands begin alike
+# Of the lists that come last: documents of commands, and lists of phrases.
+_TOLD, _SPOKEN = 0.5, 0.3
+_STRANGE = 0.15  # share of a document's questions that it does not answer
 _BACKWARDS = ((0.3, 0.0), (0.55, 0.6), (1.0, 0.2))  # up to which size, the share of such steps
 
 Ids = list[int]
@@ -59,7 +64,8 @@ def backwards(size: float) -> float:
 class _Fact:
     words: Ids
     answer: Ids
-    spoken: bool = False  # the words are a phrase, whose tokens stay together
+    asks: tuple[str, ...] = ()  # of a phrase, whose tokens stay together
+    strangers: tuple[str, ...] = ()  # questions that nothing in the document answers
 
 
 class Drill:
@@ -94,8 +100,25 @@ class Drill:
 
     def batch(self, rng: random.Random, size: float, weights: Weights, *, tokens: int) -> Batch:
         """Rows of [list | question 1 | ...], and the questions alone, about `tokens` in all."""
+        make = self._lists(rng, size)
+        read_rows, ask_rows, lengths, used = [], [], [], 0
+        while used < tokens:
+            skill, facts = make()
+            read, ask = self._asked(rng, skill, facts, size, weights)
+            read_rows.append(read)
+            ask_rows.append(ask)
+            lengths.append(len(skill))
+            used += len(read.tokens)
+        pad = self._encoder.end
+        return Batch(pack(read_rows, pad), in_blocks(ask_rows, pad), lengths)
+
+    def _lists(self, rng: random.Random, size: float) -> Callable[[], tuple[Ids, list[_Fact]]]:
+        """What makes the lists of one batch, which are of one kind, and their facts."""
         count = rng.choice((3, 5, 8) if size < _SHARED else (4, 8, 12))
         turned = size >= _TURNED and rng.random() < (0.6 if size < _MIXED else 0.35)
+        draw = rng.random() if size >= _MIXED else 1.0
+        if draw < _TOLD:
+            return lambda: self._document(rng, count, turned=turned)
         bridge = size < _PHRASES or (turned and size < _MIXED)
         long = rng.randint(1, 1 if bridge else 3 if size < _WRAPPED else 4)
         most = 1 if bridge else 2 if size < _MIXED else rng.choice((2, 2, 4, 10))
@@ -103,34 +126,39 @@ class Drill:
         cut = bridge or (alike and not turned and rng.random() < 0.6)
         forms = self._forms(rng, turned=turned, bridge=cut)
         heads = rng.choice((1, 1, 2, 3)) if alike else 0
-        spoken = size >= _MIXED and rng.random() < 0.65
-        close = self._encoder.close
-        read_rows, ask_rows, lengths, used = [], [], [], 0
-        while used < tokens:
-            if spoken:
+
+        def make() -> tuple[Ids, list[_Fact]]:
+            if draw < _TOLD + _SPOKEN:
                 facts = self._spoken(rng, count)
             else:
                 facts = self._facts(rng, count, long, most, heads, shared=size >= _SHARED)
             some = forms if size >= _HEADED and rng.random() < 0.3 else [rng.choice(forms)]
             named = size >= _SHARED and rng.random() < 0.5
-            skill = self._list(rng, facts, some, turned=turned, named=named)
-            read, ask = Row(), Row()
-            read.add(skill, [0.0] * len(skill), SKILL, 0)
-            asked = rng.sample(facts, count) + rng.sample(facts, count)
-            for number, fact in enumerate(asked, 1):
-                prompt = self._prompt(rng, fact, facts, size)
-                reply = [*fact.answer, self._encoder.end]
-                rivals = [other.answer for other in facts if other is not fact]
-                ids = prompt + reply
-                loss = [0.0] * len(prompt) + choosing(reply, rivals, weights)
-                read.add(close + ids, [0.0] * len(close) + loss, number, len(skill))
-                ask.add(ids, loss, number, 0)
-            read_rows.append(read)
-            ask_rows.append(ask)
-            lengths.append(len(skill))
-            used += len(read.tokens)
-        pad = self._encoder.end
-        return Batch(pack(read_rows, pad), in_blocks(ask_rows, pad), lengths)
+            return self._list(rng, facts, some, turned=turned, named=named), facts
+
+        return make
+
+    def _asked(
+        self, rng: random.Random, skill: Ids, facts: list[_Fact], size: float, weights: Weights
+    ) -> tuple[Row, Row]:
+        """The list with each of its facts asked twice, and the questions alone."""
+        end, close = self._encoder.end, self._encoder.close
+        unknown = self._encoder.plain(UNKNOWN) if facts[0].strangers else []
+        answers = [fact.answer for fact in facts] + [unknown] * bool(unknown)
+        read, ask = Row(), Row()
+        read.add(skill, [0.0] * len(skill), SKILL, 0)
+        asked = rng.sample(facts, len(facts)) + rng.sample(facts, len(facts))
+        for number, fact in enumerate(asked, 1):
+            answer = fact.answer
+            prompt = self._prompt(rng, fact, facts, size)
+            if unknown and rng.random() < _STRANGE:
+                answer, prompt = unknown, self._turns(rng.choice(fact.strangers))
+            reply = [*answer, end]
+            loss = [0.0] * len(prompt)
+            loss += choosing(reply, [each for each in answers if each != answer], weights)
+            read.add(close + prompt + reply, [0.0] * len(close) + loss, number, len(skill))
+            ask.add(prompt + reply, loss, number, 0)
+        return read, ask
 
     def _facts(
         self, rng: random.Random, count: int, long: int, most: int, heads: int, *, shared: bool
@@ -163,16 +191,41 @@ class Drill:
 
     def _spoken(self, rng: random.Random, count: int) -> list[_Fact]:
         """Facts with phrases and commands as generated documents have them."""
-        maker, plain = FactMaker(load("train"), rng), self._encoder.plain
+        return self._distinct(FactMaker(load("train"), rng).lookups, count)[0]
+
+    def _document(self, rng: random.Random, count: int, *, turned: bool) -> tuple[Ids, list[_Fact]]:
+        """Commands laid out as a generated document, and questions in any wording."""
+        lexicon = load("train")
+        maker = FactMaker(lexicon, rng)
+        make = maker.lookups if rng.random() < 0.3 else maker.commands
+        facts, told = self._distinct(make, count)
+        covered = {fact.id for fact in told}
+        others = [fact for fact in make(4) if fact.id not in covered]
+        strangers = (*(rng.choice(fact.ask) for fact in others), rng.choice(lexicon.outside))
+        title = rng.choice(lexicon.projects)
+        text = body(title, told, lexicon, rng, filler=0.0, inverted=turned)
+        facts = [replace(fact, strangers=strangers) for fact in facts]
+        return self._encoder.skill("\n" + text + "\n"), facts
+
+    def _distinct(
+        self, make: Callable[[int], list[Fact]], count: int
+    ) -> tuple[list[_Fact], list[Fact]]:
+        """Facts that differ in their phrases and in their commands, and what they were made of."""
+        plain = self._encoder.plain
         facts: dict[frozenset[int], _Fact] = {}
+        kept: list[Fact] = []
+        ids: set[str] = set()
         answers: set[str] = set()
         while len(facts) < count:
-            for fact in maker.lookups(count - len(facts)):
+            for fact in make(count - len(facts)):
                 words = plain(" " + fact.say)
-                if frozenset(words) not in facts and fact.value not in answers:
+                known = frozenset(words) in facts or fact.value in answers or fact.id in ids
+                if not known:
                     answers.add(fact.value)
-                    facts[frozenset(words)] = _Fact(words, plain(fact.value), spoken=True)
-        return list(facts.values())
+                    ids.add(fact.id)
+                    kept.append(fact)
+                    facts[frozenset(words)] = _Fact(words, plain(fact.value), fact.ask)
+        return list(facts.values()), kept
 
     def _forms(self, rng: random.Random, *, turned: bool, bridge: bool) -> list[list[Ids]]:
         """What stands before, between and after a line's two parts; for a `bridge`, cut short."""
@@ -208,11 +261,13 @@ class Drill:
 
     def _prompt(self, rng: random.Random, fact: _Fact, facts: Sequence[_Fact], size: float) -> Ids:
         """The question up to the answer; while bridging, cut anywhere behind its words."""
+        if fact.strangers:
+            return self._turns(rng.choice(fact.asks))
         encoder, words = self._encoder, list(fact.words)
         before, after = rng.choice(_ASKS) if size >= _WRAPPED else ("", "")
-        if size >= _WRAPPED and not fact.spoken and rng.random() < 0.3:
+        if size >= _WRAPPED and not fact.asks and rng.random() < 0.3:
             rng.shuffle(words)
-        if not fact.spoken and size >= _SHARED and len(words) > 2 and rng.random() < 0.3:
+        if not fact.asks and size >= _SHARED and len(words) > 2 and rng.random() < 0.3:
             fewer = words[1:]
             if sum(set(fewer) <= set(other.words) for other in facts) == 1:
                 words = fewer
@@ -220,3 +275,8 @@ class Drill:
         if size < _PHRASES:
             tail = tail[: rng.choice((0, 0, 1, 2, 3, 4, len(tail), len(tail)))]
         return encoder.open_user + encoder.plain(before) + words + tail
+
+    def _turns(self, ask: str) -> Ids:
+        """The user's whole turn and the opening of the assistant's."""
+        encoder = self._encoder
+        return encoder.open_user + encoder.plain(ask) + encoder.close + encoder.open_assistant
