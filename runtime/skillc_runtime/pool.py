@@ -7,7 +7,6 @@ where its cache is until another engine has clearly less to do.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -29,7 +28,6 @@ class WorkerPool(Worker):
         super().__init__(lambda: members[0].engine, waiting=waiting)
         self._members = tuple(members)
         self._homes: OrderedDict[SetKey, ProcessWorker] = OrderedDict()
-        self._thread = threading.Thread(target=self._await_all, name="skillc-engines", daemon=True)
 
     @property
     def engine(self) -> Engine:
@@ -88,7 +86,7 @@ class WorkerPool(Worker):
         if self._thread.is_alive():
             self._thread.join()
 
-    def _await_all(self) -> None:
+    def _run(self) -> None:
         for member in self._members:
             member.loaded.wait()
         self.loaded.set()

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from skillc_compiler.bases import Base
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import open_base
 from skillc_compiler.families.calibrate import untrained
 from skillc_compiler.families.gradient import pushes
 from skillc_compiler.families.host import Host
@@ -23,7 +22,7 @@ from skillc_compiler.families.writer_net import WriterConfig
 from skillc_compiler.gguf_base import read_tokenizer
 from skillc_compiler.published.convert import write_compiler
 from skillc_compiler.skill import parse_skill
-from skillc_compiler.torch_base import load_torch_base
+from skillc_compiler.torch_base import load_frozen, load_torch_base
 
 KINDS = ("qwen3", "qwen2", "llama", "gemma3", "mistral")
 TEXT = "---\nname: graft\ndescription: Grafting.\n---\n\nRun `./graft --fast` to test the tree.\n"
@@ -32,7 +31,7 @@ SKILL = parse_skill(TEXT.encode(), folder="graft")
 
 def install(base: Base, site: int, gain: float = 1.0) -> None:
     """Put an untrained writer of one site beside a base."""
-    model, _ = open_base(base)
+    model, _ = load_frozen(base)
     host = Host(model)
     (first, *_) = host.sites([SITE])
     config = WriterConfig(
@@ -52,7 +51,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = stand_in.write_folder(root / "hf", request.param)
     stand_in.write_gguf(folder, root / "base.gguf")
     found = Base(request.param, root / "base.gguf", root, folder)
-    install(found, site=len(Host(open_base(found)[0]).layers) - 1)
+    install(found, site=len(Host(load_frozen(found)[0]).layers) - 1)
     return found
 
 

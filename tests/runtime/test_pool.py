@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.runtime.conftest import Client, settings_for
 from tests.runtime.support import ProjectFolder, chat, prompt, wait_for
-from tests.runtime.test_remote import OPTIONS, Asked, endless, text_of
+from tests.runtime.test_remote import OPTIONS, Asked, endless, fill_and_abort, text_of
 
 from skillc_compiler.gguf_base import BaseInfo
 from skillc_runtime.adapters import AdapterRef
@@ -21,7 +21,6 @@ from skillc_runtime.pool import WorkerPool
 from skillc_runtime.remote import EngineLostError, ProcessWorker
 from skillc_runtime.sampling import Sampling
 from skillc_runtime.server import running
-from skillc_runtime.worker import QueueFullError
 
 
 @pytest.fixture
@@ -105,15 +104,7 @@ def test_the_others_answer_while_one_is_started_again(
 
 
 def test_too_many_are_refused_and_all_are_aborted(pool: WorkerPool) -> None:
-    asked = [Asked(pool, [1, 2, 3], count=1000) for _ in range(20)]
-    with pytest.raises(QueueFullError, match="wait already"):
-        for _ in range(200):
-            asked.append(Asked(pool, [1, 2, 3], count=1000))
-    pool.abort()
-    for one in asked:
-        assert isinstance(one.end, Finish)
-    with pytest.raises(QueueFullError, match="stopping"):
-        Asked(pool, [1])
+    fill_and_abort(pool)
 
 
 def test_all_must_fail_for_the_pool_to_fail(

@@ -117,16 +117,22 @@ def test_cancelled_answer_ends(worker: ProcessWorker, engine: Engine) -> None:
     assert len(asked.events) < 900
 
 
-def test_full_queue_and_abort(worker: ProcessWorker) -> None:
-    asked = [Asked(worker, [1, 2, 3], count=1000) for _ in range(40)]
+def fill_and_abort(worker: Worker) -> None:
+    """Ask until the queue (of 64) is full; all that was taken ends, and nothing more is taken."""
+    asked: list[Asked] = []
     with pytest.raises(QueueFullError, match="wait already"):
-        for _ in range(65):
+        for _ in range(220):
             asked.append(Asked(worker, [1, 2, 3], count=1000))
+    assert len(asked) >= 64
     worker.abort()
     for one in asked:
         assert isinstance(one.end, Finish)
     with pytest.raises(QueueFullError, match="stopping"):
         Asked(worker, [1])
+
+
+def test_full_queue_and_abort(worker: ProcessWorker) -> None:
+    fill_and_abort(worker)
 
 
 def test_base_that_does_not_load_is_said_so(base: BaseInfo, tmp_path: Path) -> None:

@@ -107,16 +107,6 @@ def cut(factors: Factors, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def open_base(base: Base) -> tuple[Any, Tokenizer]:
-    """The base as a frozen causal language model of transformers, and its tokenizer.
-
-    Layers of a large one stay on the disk.
-    """
-    from skillc_compiler.torch_base import load_frozen
-
-    return load_frozen(base)
-
-
 def check_rank(rank: int) -> None:
     """CompilerError for a rank no adapter can have."""
     if rank < 1:

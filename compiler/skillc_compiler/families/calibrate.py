@@ -21,7 +21,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from skillc_compiler.data.generate import Generator
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import open_base
 from skillc_compiler.families.chat_prompt import base_prompt
 from skillc_compiler.families.gradient import pushes
 from skillc_compiler.families.host import Factors, Host
@@ -32,6 +31,7 @@ from skillc_compiler.families.writer import Writer
 from skillc_compiler.families.writer_net import WriterConfig, WriterNet, low_rank
 from skillc_compiler.published.convert import write_compiler
 from skillc_compiler.skill import parse_skill
+from skillc_compiler.torch_base import load_frozen
 
 if TYPE_CHECKING:
     from skillc_compiler.bases import Base
@@ -136,7 +136,7 @@ class Bench:
     """The base, validation skills with their questions, and every candidate site's memories."""
 
     def __init__(self, base: Base, skills: int) -> None:
-        model, tokenizer = open_base(base)
+        model, tokenizer = load_frozen(base)
         self.base, self.host, self.tokenizer = base, Host(model), tokenizer
         self.prompt = base_prompt(base, tokenizer)
         layers = len(self.host.layers)

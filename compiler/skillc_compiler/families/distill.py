@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import Bound, check_base, check_rank, open_base
+from skillc_compiler.families.bound import Bound, check_base, check_rank
 from skillc_compiler.families.chat_prompt import ChatPrompt, base_prompt
 from skillc_compiler.families.distill_items import Item, Teacher, batch_loss
 from skillc_compiler.families.distill_settings import DistillConfig
 from skillc_compiler.families.interface import DEFAULT_RANK
 from skillc_compiler.families.lessons import lessons
+from skillc_compiler.torch_base import load_frozen
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -78,7 +79,7 @@ class Distill(Bound):
             settings = DistillConfig.from_dict(config["distill"])
         except (KeyError, TypeError, ValueError) as error:
             raise CompilerError(f"{path}: does not fit ({error})") from error
-        model, tokenizer = open_base(base)
+        model, tokenizer = load_frozen(base)
         return Distill(base, model, tokenizer, base_prompt(base, tokenizer), settings)
 
     def compile(self, skill: Skill, *, rank: int = DEFAULT_RANK) -> Adapter:

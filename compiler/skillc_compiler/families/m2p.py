@@ -10,10 +10,11 @@ from torch import Tensor
 
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import Bound, check_base, check_rank, load_weights, open_base
+from skillc_compiler.families.bound import Bound, check_base, check_rank, load_weights
 from skillc_compiler.families.host import Factors, Host
 from skillc_compiler.families.interface import DEFAULT_RANK
 from skillc_compiler.families.m2p_net import M2PConfig, M2PNet, memory_tokens, unpack
+from skillc_compiler.torch_base import load_frozen
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,7 +46,7 @@ class M2P(Bound):
     def load(base: Base, config: dict[str, Any]) -> M2P:
         """Read the base's GGUF and the network's weights. Raises CompilerError."""
         path = check_base(base, config)
-        model, tokenizer = open_base(base)
+        model, tokenizer = load_frozen(base)
         host = Host(model)
         sites = host.sites()
         try:

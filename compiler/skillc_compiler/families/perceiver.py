@@ -10,10 +10,11 @@ from torch import Tensor
 
 from skillc_compiler.adapter import Adapter
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import Bound, check_base, check_rank, load_weights, open_base
+from skillc_compiler.families.bound import Bound, check_base, check_rank, load_weights
 from skillc_compiler.families.host import Host
 from skillc_compiler.families.interface import DEFAULT_RANK
 from skillc_compiler.families.perceiver_net import PerceiverConfig, PerceiverNet, short
+from skillc_compiler.torch_base import load_frozen
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,7 +51,7 @@ class Perceiver(Bound):
             sizes = PerceiverConfig.from_dict(config["perceiver"])
         except (KeyError, TypeError) as error:
             raise CompilerError(f"{path.with_suffix('.json')}: does not fit ({error})") from error
-        model, tokenizer = open_base(base)
+        model, tokenizer = load_frozen(base)
         host = Host(model)
         sites = host.sites(sizes.modules)
         shapes = {(site.name, site.d_in, site.d_out) for site in sites}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skillc_compiler.adapter import Adapter, LoraPair
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import check_base, check_rank, load_weights, open_base
+from skillc_compiler.families.bound import check_base, check_rank, load_weights
 from skillc_compiler.families.chat_prompt import base_prompt
 from skillc_compiler.families.host import Host
 from skillc_compiler.families.interface import DEFAULT_RANK, compiler_identity
@@ -23,6 +23,7 @@ from skillc_compiler.families.probe import guesses, recall
 from skillc_compiler.families.taps import SITE, Factors, Taps
 from skillc_compiler.families.writer_net import Reading, WriterConfig, WriterNet, low_rank
 from skillc_compiler.file_hash import file_sha256
+from skillc_compiler.torch_base import load_frozen
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -65,7 +66,7 @@ class Writer:
         except (KeyError, TypeError, ValueError) as error:
             raise CompilerError(f"{path.with_suffix('.json')}: does not fit ({error})") from error
         load_weights(path, net)
-        model, tokenizer = open_base(base)
+        model, tokenizer = load_frozen(base)
         check_shape(sizes, Host(model), path)
         activation = str(config.get("activation", "full"))
         return Writer(base, model, tokenizer, net, compiler_identity(base), activation)

@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.families.bound import open_base
 from skillc_compiler.families.host import Host
+from skillc_compiler.torch_base import load_frozen
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -53,7 +53,7 @@ def open_whole(base: Base, device: torch.device) -> tuple[Any, Tokenizer]:
     if through:
         model, tokenizer = load_by_layers(base, float_type(base), move)
     else:
-        model, tokenizer = open_base(base)
+        model, tokenizer = load_frozen(base)
     if base.load.get("device_map") or base.load.get("quantize"):
         return model, tokenizer
     if through or Host(model).streamed:

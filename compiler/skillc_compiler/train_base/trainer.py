@@ -2,7 +2,7 @@
 
 Every process holds the base and the same compiler, takes its share of a step's skills, and adds its
 gradients to those of the others; `accelerate launch` starts several, without it there is one. With
-`--use_fsdp` they share the base's layers (`sharded`).
+`--use_fsdp` they share the base's layers (`processes`).
 """
 
 from __future__ import annotations
