@@ -33,6 +33,8 @@ TINY = {
     "skills = 16 ": "skills = 2 ",
     "ranks = [0, 0, 0, 0, 16, 32, 64]": "ranks = [0, 4]",
     "drills = 700": "drills = 1",
+    "heads = [[2, 0], [2, 3], [3, 1]]": "heads = [[1, 0]]",
+    "match = 16 ": "match = 2 ",
 }
 STAGES = ("copy", "drill", "lookup", "text", "joint")
 

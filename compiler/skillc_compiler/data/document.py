@@ -223,6 +223,16 @@ def body(
     return _plain(text) if split == "train" and rng.random() < _PLAIN else text
 
 
+def statements(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    """The facts stated once each, and nothing else."""
+    commands = [fact for fact in facts if fact.kind == "command"]
+    others = [fact for fact in facts if fact.kind != "command"]
+    parts = _command_sections(commands, rng, split, _STYLES[split]) + _other_sections(
+        others, rng, split
+    )
+    return "\n\n".join(text for _, text in parts)
+
+
 def _with_filler(text: str, lexicon: Lexicon, rng: random.Random) -> str:
     sentence = rng.choice(lexicon.fillers)
     return f"{sentence}\n\n{text}" if rng.random() < 0.5 else f"{text}\n\n{sentence}"

@@ -18,6 +18,7 @@ from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, 
 from skillc_compiler.data.tools import Tools, slim_box, slim_prompt, tool_box
 from skillc_compiler.train.drill import Drill, backwards
 from skillc_compiler.train.encoder import Encoder
+from skillc_compiler.train.match import Matches, make_matches
 from skillc_compiler.train.packing import (
     Batch,
     Item,
@@ -60,11 +61,15 @@ class Feed:
 
 @dataclass
 class Step:
-    """A batch and, a row, the skills whose adapters its questions get."""
+    """A batch and, a row, the skills whose adapters its questions get.
+
+    matches: lines and questions to be told apart besides.
+    """
 
     batch: Batch
     order: list[list[int]]
     options: Options = FULL
+    matches: Matches | None = None
 
 
 def real_texts(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -89,6 +94,15 @@ def _drill(tokenizer_json: str) -> Drill:
 
 def make_step(feed: Feed, number: int, size: float) -> Step:
     """Step `number`'s batch; `size` in [0, 1] grows windows and documents (the curriculum)."""
+    step = _batch(feed, number, size)
+    if feed.data.match:
+        rng = random.Random(f"{feed.seed}/{number}/match")
+        encoder = _encoder(feed.tokenizer_json)
+        step.matches = make_matches(encoder, rng, documents=feed.data.match)
+    return step
+
+
+def _batch(feed: Feed, number: int, size: float) -> Step:
     if feed.stage == "copy":
         return _copy_step(feed, number, size)
     if feed.stage == "drill":

@@ -44,6 +44,7 @@ class DataConfig:
     idle: int = 0
     lookup: float = 0.0
     inverted: float = 0.0
+    match: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Stage:
     text_weight: float = 1.0
     idle_weight: float = 0.0  # of the KL to the bare base on unrelated texts
     teach_weight: float = 0.0  # of the KL to the text arm's answers
+    match_weight: float = 0.0  # of telling lines apart (see `train.match`)
     drills: int = 0  # its first steps, which are drills (see `train.drill`)
     grow: float = 0.0  # share of the steps after them in which documents grow to their full size
 
@@ -84,6 +86,7 @@ class Recipe:
     name: str
     base: NanoConfig
     writer: WriterConfig
+    matchers: tuple[tuple[int, int], ...]  # (layer, head) pairs; see `train.match`
     copy: Stage
     drill: Stage
     lookup: Stage
@@ -124,6 +127,7 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         name=name,
         base=base,
         writer=writer,
+        matchers=tuple((layer, head) for layer, head in values["matchers"]["heads"]),
         copy=_stage(values, "copy"),
         drill=_stage(values, "drill"),
         lookup=_stage(values, "lookup"),

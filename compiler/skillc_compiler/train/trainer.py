@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from skillc_compiler.families.writer_net import WriterNet
 from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, stream
+from skillc_compiler.train.match import Heads, match
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.progress import Progress
 from skillc_compiler.train.recipe import Recipe, Schedule, Stage
@@ -110,7 +111,18 @@ def _rates(prefix: str, result: Score) -> dict[str, float]:
     }
 
 
-def _loss(run: Run, step: Step, stage: Stage, momentum: float) -> tuple[Tensor, dict[str, float]]:
+def _loss(
+    run: Run, step: Step, stage: Stage, momentum: float, matchers: Heads
+) -> tuple[Tensor, dict[str, float]]:
+    loss, rates = _arms(run, step, stage, momentum)
+    if step.matches is not None:
+        apart, right = match(run.model, step.matches, matchers)
+        loss = loss + stage.match_weight * apart
+        rates["match"] = float(right.mean())
+    return loss, rates
+
+
+def _arms(run: Run, step: Step, stage: Stage, momentum: float) -> tuple[Tensor, dict[str, float]]:
     if run.writer is None:
         rows = step.batch.read
         trace = run.model(rows.tokens, rows.positions, rows.mask())
@@ -165,7 +177,7 @@ def train(
                     group["lr"] = rate * factor
             momentum = _momentum(run.step, stage)
             with torch.autocast("cpu", torch.bfloat16):
-                loss, rates = _loss(run, step, stage, momentum)
+                loss, rates = _loss(run, step, stage, momentum, recipe.matchers)
             torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, recipe.schedule.clip)
             if torch.isfinite(norm):

@@ -17,7 +17,7 @@ SEED = 777
 
 def validation(feed: Feed) -> Callable[[Run], dict[str, float]]:
     """A function of a run: `val_<arm>_entry` (answers' first tokens) and `val_<arm>_later`."""
-    data = replace(feed.data, drill=0.0)
+    data = replace(feed.data, drill=0.0, match=0)
     held = replace(feed, texts=(), seed=SEED, split="val", stage="text", drills=0, data=data)
 
     def evaluate(run: Run) -> dict[str, float]:

@@ -1,0 +1,77 @@
+"""Matching: questions are compared with the lines that answer them, by the heads that answer."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tests.compiler.test_packing import encoder, tokenizer
+
+from skillc_compiler.data.facts import FactMaker
+from skillc_compiler.data.lexicon import load
+from skillc_compiler.train.encoder import Encoder
+from skillc_compiler.train.match import Matches, make_matches, match, stated
+from skillc_compiler.train.nano import Nano, NanoConfig
+from skillc_compiler.train.rows import Rows
+
+__all__ = ["encoder", "tokenizer"]  # fixtures
+
+HEADS = ((1, 0), (1, 1))
+
+
+@pytest.fixture
+def matches(encoder: Encoder) -> Matches:
+    return make_matches(encoder, random.Random(3), documents=6)
+
+
+def model(encoder: Encoder) -> Nano:
+    torch.manual_seed(0)
+    size = encoder.tokenizer.get_vocab_size()
+    return Nano(NanoConfig(size, 32, 64, 3, 2, 2, 16))
+
+
+def compared(rows: Rows) -> list[tuple[int, int]]:
+    return [(int(row), int(place)) for row, place in (rows.weights > 0).nonzero()]
+
+
+def test_each_line_has_a_question_where_an_answer_begins(
+    encoder: Encoder, matches: Matches
+) -> None:
+    lines, questions = compared(matches.documents), compared(matches.questions)
+    assert len(lines) == len(questions) == len(matches.same) > 8
+    assert matches.same.diagonal().all() and torch.equal(matches.same, matches.same.T)
+    opened = encoder.open_assistant
+    for row, place in questions:
+        ids = matches.questions.tokens[row, place + 1 - len(opened) : place + 1]
+        assert ids.tolist() == opened
+
+
+def test_values_are_found_where_their_words_stand_before_them() -> None:
+    maker = FactMaker(load("train"), random.Random(1))
+    fact = maker.commands(1)[0]
+    text = f"{fact.value} is old.\n\nTo {fact.say}: `{fact.value}`"
+    assert stated(text, fact) == text.rindex(fact.value)
+    assert stated(f"{fact.value}: {fact.say}", fact) == -1
+
+
+def test_the_heads_learn_to_tell_lines_apart(encoder: Encoder, matches: Matches) -> None:
+    nano = model(encoder)
+    optimizer = torch.optim.AdamW(nano.parameters(), lr=3e-3)
+    first, _ = match(nano, matches, HEADS)
+    for _ in range(25):
+        loss, right = match(nano, matches, HEADS)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    assert float(loss.detach()) < 0.5 * float(first.detach())
+    assert right.shape == (len(HEADS),) and float(right.min()) > 0.8
+
+
+def test_only_what_is_below_the_heads_is_trained(encoder: Encoder, matches: Matches) -> None:
+    nano = model(encoder)
+    torch.autograd.backward(match(nano, matches, HEADS)[0])
+    touched = {name for name, each in nano.named_parameters() if each.grad is not None}
+    assert "model.layers.0.mlp.down_proj.weight" in touched
+    assert "model.layers.1.self_attn.q_proj.weight" in touched
+    assert not any(name.startswith(("model.layers.2", "model.layers.1.mlp")) for name in touched)
