@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from skillc_compiler.train.rows import Row, Rows, in_blocks
 
 Heads = Sequence[tuple[int, int]]
 
+_LOST = 0.2  # share of words that a thinned phrase lacks
 _TOGETHER = 4  # documents a row
 _BEFORE = 160  # characters before a command in which its words must stand
 _DOCUMENTS, _QUESTIONS = (0, 400), (450, 900)  # where they begin, in tokens
@@ -60,15 +61,29 @@ def make_matches(
             told.append(Row())
             asked.append(Row())
         maker = FactMaker(generator.lexicon, rng)
-        facts = maker.commands(rng.randint(2, 4)) + maker.literals(rng.randint(0, 1))
+        facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(2, 4))]
+        facts += maker.literals(rng.randint(0, 1))
         text = "\n" + statements(facts, rng, "test" if split == "test" else "train")
         for fact in _told(told[-1], encoder, text, facts, rng.randrange(*_DOCUMENTS)):
-            ask = encoder.plain(generator.decorate(rng.choice(fact.ask)))
+            ask = encoder.plain(generator.decorate(_thinned(rng.choice(fact.ask), rng)))
             ids = encoder.open_user + ask + encoder.close + encoder.open_assistant
             _add(asked[-1], ids, [len(ids) - 1], rng.randrange(*_QUESTIONS))
             lines.append(fact.id)
     same = torch.tensor([[line == answer for line in lines] for answer in lines])
     return Matches(in_blocks(told, encoder.end), in_blocks(asked, encoder.end), same)
+
+
+def _thinned(phrase: str, rng: random.Random) -> str:
+    """The phrase without some of its words, often: no single word is to be relied on."""
+    words = phrase.split()
+    if rng.random() < 0.4:
+        return phrase
+    kept = [word for word in words if rng.random() >= _LOST]
+    return " ".join(kept if len(kept) > 1 else words)
+
+
+def _fewer(fact: Fact, rng: random.Random) -> Fact:
+    return replace(fact, say=_thinned(fact.say, rng), head=_thinned(fact.head, rng))
 
 
 def _told(row: Row, encoder: Encoder, text: str, facts: Sequence[Fact], start: int) -> list[Fact]:
