@@ -35,16 +35,21 @@ def compared(rows: Rows) -> list[tuple[int, int]]:
     return [(int(row), int(place)) for row, place in (rows.weights > 0).nonzero()]
 
 
-def test_each_line_has_a_question_where_an_answer_begins(
+def test_each_line_has_a_question_with_what_is_said_before(
     encoder: Encoder, matches: Matches
 ) -> None:
     lines, questions = compared(matches.documents), compared(matches.questions)
     assert len(lines) == len(questions) == len(matches.same) > 8
     assert matches.same.diagonal().all() and torch.equal(matches.same, matches.same.T)
-    opened = encoder.open_assistant
-    for row, place in questions:
-        ids = matches.questions.tokens[row, place + 1 - len(opened) : place + 1]
-        assert ids.tolist() == opened
+    opened = " ".join(map(str, encoder.open_assistant))
+    begun = 0
+    for (row, place), (where, at) in zip(questions, lines, strict=True):
+        asked = matches.questions.tokens[row, : place + 1].tolist()
+        said = " ".join(map(str, asked)).rsplit(opened, 1)[1].split()
+        told = matches.documents.tokens[where, at - len(said) : at].tolist()
+        assert [int(token) for token in said] == told
+        begun += bool(said)
+    assert 0 < begun < len(questions)
 
 
 def test_values_are_found_where_their_words_stand_before_them() -> None:

@@ -48,7 +48,7 @@ _ASKS = (
 _PHRASES, _WRAPPED, _SHARED, _TURNED, _MIXED = 0.2, 0.27, 0.33, 0.37, 0.65
 _HEADED = 0.45  # commands begin alike
 # Of the lists that come last: documents of commands, and lists of phrases.
-_TOLD, _SPOKEN = 0.5, 0.3
+_TOLD, _SPOKEN = 0.4, 0.4
 _STRANGE = 0.15  # share of a document's questions that it does not answer
 _BACKWARDS = ((0.3, 0.0), (0.55, 0.6), (1.0, 0.2))  # up to which size, the share of such steps
 

@@ -5,8 +5,9 @@ where commands begin. Trained by answers alone they did find commands, and of th
 document's six, asked for in other words, two heads put 80% and 89% of their attention on commands'
 first tokens and a sixth of that on the right one. So these heads are also trained to tell the
 right one from all of a batch, across documents (InfoNCE, van den Oord et al., arXiv 1807.03748):
-every question is weighed against some two hundred lines instead of six, and only the layers below
-are run. No weights are added; the heads are those that answer.
+every question is weighed against dozens of lines instead of six, and only the layers below are run.
+No weights are added; the heads are those that answer. Commands that begin alike are compared also
+where they part: the beginning of an answer with the token that goes on in the line.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from skillc_compiler.train.rows import Row, Rows, in_blocks
 
 Heads = Sequence[tuple[int, int]]
 
+_DEPTHS = (0, 0, 0, 1, 2, 3, 4, 6)  # tokens of a command that are said before it is looked up
 _LOST = 0.2  # share of words that a thinned phrase lacks
 _TOGETHER = 4  # documents a row
 _BEFORE = 160  # characters before a command in which its words must stand
@@ -39,8 +41,8 @@ _DOCUMENTS, _QUESTIONS = (0, 400), (450, 900)  # where they begin, in tokens
 class Matches:
     """Documents and questions, with weights > 0 where they are compared.
 
-    documents: where a command or value begins, K places; questions: where an answer begins, Q
-    places. same [Q, K]: true where the line answers the question.
+    documents: one token of each command or value, K places; questions: what an answer is to go on
+    with that token from, K places. same [K, K]: true where the line answers the question.
     """
 
     documents: Rows
@@ -55,7 +57,7 @@ def make_matches(
     generator = Generator(split, rng.getrandbits(40))
     told: list[Row] = []
     asked: list[Row] = []
-    lines: list[str] = []
+    lines: list[tuple[str, int]] = []
     for number in range(documents):
         if number % _TOGETHER == 0:
             told.append(Row())
@@ -64,11 +66,11 @@ def make_matches(
         facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(2, 4))]
         facts += maker.literals(rng.randint(0, 1))
         text = "\n" + statements(facts, rng, "test" if split == "test" else "train")
-        for fact in _told(told[-1], encoder, text, facts, rng.randrange(*_DOCUMENTS)):
+        for fact, said in _told(told[-1], encoder, text, facts, rng):
             ask = encoder.plain(generator.decorate(_thinned(rng.choice(fact.ask), rng)))
-            ids = encoder.open_user + ask + encoder.close + encoder.open_assistant
+            ids = encoder.open_user + ask + encoder.close + encoder.open_assistant + said
             _add(asked[-1], ids, [len(ids) - 1], rng.randrange(*_QUESTIONS))
-            lines.append(fact.id)
+            lines.append((fact.id, len(said)))
     same = torch.tensor([[line == answer for line in lines] for answer in lines])
     return Matches(in_blocks(told, encoder.end), in_blocks(asked, encoder.end), same)
 
@@ -86,15 +88,23 @@ def _fewer(fact: Fact, rng: random.Random) -> Fact:
     return replace(fact, say=_thinned(fact.say, rng), head=_thinned(fact.head, rng))
 
 
-def _told(row: Row, encoder: Encoder, text: str, facts: Sequence[Fact], start: int) -> list[Fact]:
-    """Adds a document to a row; returns the facts that can be compared in it, by their places."""
+def _told(
+    row: Row, encoder: Encoder, text: str, facts: Sequence[Fact], rng: random.Random
+) -> list[tuple[Fact, list[int]]]:
+    """Adds a document to a row; its comparable facts by place, and what is said before it."""
     encoding = encoder.tokenizer.encode(text, add_special_tokens=False)
-    places: dict[int, Fact] = {}
+    places: dict[int, tuple[Fact, list[int]]] = {}
     for fact in facts:
         at = stated(text, fact)
-        if at >= 0 and (token := encoding.char_to_token(at)) is not None:
-            places[token] = fact
-    _add(row, encoding.ids, sorted(places), start)
+        token = None if at < 0 else encoding.char_to_token(at)
+        if token is None:
+            continue
+        value = encoder.plain(fact.value)
+        depth = min(rng.choice(_DEPTHS), len(value) - 1)
+        if encoding.ids[token : token + depth + 1] != value[: depth + 1]:
+            depth = 0  # the document's tokens are others, as behind a space
+        places[token + depth] = (fact, value[:depth])
+    _add(row, encoding.ids, sorted(places), rng.randrange(*_DOCUMENTS))
     return [places[token] for token in sorted(places)]
 
 
