@@ -144,8 +144,11 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
     warm = Load(url, expected, time.monotonic() + max(5.0, seconds / 10))
     run(warm, mix, clients)
     wait_until_idle(url)
-    before, files = memory_mb(pid), open_files(pid)
-    say(f"{before:.0f} MB and {files} open files once warm; {seconds:.0f} s of load")
+    before, files, copies = memory_mb(pid), open_files(pid), copies_mb(url)
+    say(
+        f"{before:.0f} MB, {copies:.0f} of them copies of prompts, and {files} open files"
+        f" once warm; {seconds:.0f} s of load"
+    )
     load = Load(url, expected, time.monotonic() + seconds)
     run(load, mix, clients)
     left = wait_until_idle(url)
@@ -156,6 +159,7 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
         "refused": load.counts["refused"],
         "aborted": load.counts["aborted"],
         "rss_growth_mb": round(memory_mb(pid) - before, 1),
+        "copies_growth_mb": round(copies_mb(url) - copies, 1),
         "files_growth": open_files(pid) - files,
         "left_open": left,
     }
@@ -247,16 +251,26 @@ def wait_until_idle(url: str) -> float:
     """Requests that the server still has, after they had time to end."""
     left = 0.0
     for _ in range(200):
-        place = urlsplit(url)
-        link = http.client.HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE)
-        link.request("GET", "/metrics")
-        page = Page(link.getresponse().read().decode())
-        link.close()
+        page = metrics(url)
         left = page.total("skillc_requests_running") + page.total("skillc_requests_waiting")
         if not left:
             break
         time.sleep(0.2)
     return left
+
+
+def metrics(url: str) -> Page:
+    place = urlsplit(url)
+    link = http.client.HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE)
+    link.request("GET", "/metrics")
+    page = Page(link.getresponse().read().decode())
+    link.close()
+    return page
+
+
+def copies_mb(url: str) -> float:
+    """What the server keeps of prompts for later ones, in MB; the server bounds it."""
+    return metrics(url).total("skillc_prompt_copies_bytes") / 1e6
 
 
 def processes(pid: int) -> Iterator[int]:

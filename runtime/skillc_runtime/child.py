@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,7 @@ class Child:
         self._worker.submit(Job(prompt, adapters, sampling, listen, cancel, tail_from))
 
     def _tell_counts(self) -> None:
-        adapters, scheduler = self._worker.engine.adapters, self._worker.engine.scheduler
-        counts = scheduler.counts
-        told = [len(adapters), adapters.loads, counts.decodes, counts.tokens, counts.switches]
+        told = [*self._worker.adapters, *astuple(self._worker.counts)]
         if told != self._told:
             self._told = told
             self.say(["counts", *told])

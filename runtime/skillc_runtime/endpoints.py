@@ -139,6 +139,7 @@ class Endpoints:
             metrics.switches.set(counts.switches)
             metrics.batches.set(counts.decodes)
             metrics.batch_tokens.set(counts.tokens)
+            metrics.copied.set(counts.copied)
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _answer(

@@ -92,8 +92,10 @@ class Engine:
 
     @property
     def counts(self) -> Counts:
-        """What has been decoded so far."""
-        return self.scheduler.counts
+        """What has been decoded so far, and what is kept."""
+        counts = self.scheduler.counts
+        counts.copied = self.scheduler.slots.snapshots.size
+        return counts
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of `text`; control tokens only with `special`."""

@@ -113,6 +113,9 @@ class Metrics:
         self.batch_tokens = Counter(
             "skillc_decoded_tokens_total", "Tokens of all batches; over the batches, their size."
         )
+        self.copied = Gauge(
+            "skillc_prompt_copies_bytes", "Copies of prompts in memory that no sequence holds."
+        )
         self.waiting = Gauge("skillc_requests_waiting", "Requests in the queue.")
         self.running = Gauge("skillc_requests_running", "Requests that are being answered.")
         self.ttft = Histogram(

@@ -48,6 +48,7 @@ class WorkerPool(Worker):
             sum(one.decodes for one in found),
             sum(one.tokens for one in found),
             sum(one.switches for one in found),
+            sum(one.copied for one in found),
         )
 
     @property

@@ -239,6 +239,7 @@ def test_metrics_count_what_happened(client: Client) -> None:
     assert "skillc_adapters_loaded 1" in lines
     assert "skillc_set_switches_total 1" in lines
     assert "skillc_requests_running 0" in lines
+    assert "skillc_prompt_copies_bytes 0" in lines
     figures = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     batches, decoded = (figures[f"skillc_{key}_total"] for key in ("decodes", "decoded_tokens"))
     assert 0 < int(batches) < int(decoded)
