@@ -141,9 +141,7 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
     if refused:
         raise SystemExit(f"case {mix[refused[0]]} is answered {alone[refused[0]]}")
     expected = {i: text for i, (_, text) in alone.items()}
-    warm = Load(url, expected, time.monotonic() + max(5.0, seconds / 10))
-    run(warm, mix, clients)
-    wait_until_idle(url)
+    warm(url, mix, expected, clients, seconds / 5)
     before, files, copies = memory_mb(pid), open_files(pid), copies_mb(url)
     say(
         f"{before:.0f} MB, {copies:.0f} of them copies of prompts, and {files} open files"
@@ -163,6 +161,16 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
         "files_growth": open_files(pid) - files,
         "left_open": left,
     }
+
+
+def warm(url: str, mix: list[Case], expected: dict[int, str], clients: int, seconds: float) -> None:
+    """Load the server until it keeps no more copies of prompts than before, or time is over."""
+    deadline = time.monotonic() + seconds
+    kept = -1.0
+    while (copies := copies_mb(url)) > kept and time.monotonic() < deadline:
+        kept = copies + 0.5
+        run(Load(url, expected, time.monotonic() + max(5.0, seconds / 8)), mix, clients)
+        wait_until_idle(url)
 
 
 def run(load: Load, mix: list[Case], clients: int) -> None:
