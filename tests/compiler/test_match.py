@@ -10,8 +10,9 @@ from tests.compiler.test_packing import encoder, tokenizer
 
 from skillc_compiler.data.facts import FactMaker
 from skillc_compiler.data.lexicon import load
+from skillc_compiler.families.writer_net import WriterConfig, WriterNet
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.match import Matches, make_matches, match, stated
+from skillc_compiler.train.match import Matches, make_matches, match, match_writes, stated
 from skillc_compiler.train.nano import Nano, NanoConfig
 from skillc_compiler.train.rows import Rows
 
@@ -63,19 +64,39 @@ def test_values_are_found_where_their_words_stand_before_them() -> None:
 def test_the_heads_learn_to_tell_lines_apart(encoder: Encoder, matches: Matches) -> None:
     nano = model(encoder)
     optimizer = torch.optim.AdamW(nano.parameters(), lr=3e-3)
-    first, _ = match(nano, matches, HEADS)
+    losses = []
     for _ in range(25):
-        loss, right = match(nano, matches, HEADS)
+        found = match(nano, matches, HEADS)
+        losses.append(float(found.loss.detach()))
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(found.loss)
         optimizer.step()
-    assert float(loss.detach()) < 0.5 * float(first.detach())
-    assert right.shape == (len(HEADS),) and float(right.min()) > 0.8
+    assert losses[-1] < 0.5 * losses[0]
+    assert found.right.shape == (len(HEADS),) and float(found.right.min()) > 0.8
+
+
+def test_a_writers_keys_learn_it_and_leave_the_base_alone(
+    encoder: Encoder, matches: Matches
+) -> None:
+    nano = model(encoder)
+    config = nano.config
+    sizes = (config.hidden_size, config.intermediate_size, config.num_hidden_layers)
+    writer = WriterNet(WriterConfig(*sizes, config.vocab_size, (0, 1, 2), 32, 1, 2))
+    optimizer = torch.optim.AdamW(writer.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        found = match_writes(nano, writer, matches, (1, 2))
+        losses.append(float(found.loss.detach()))
+        optimizer.zero_grad()
+        torch.autograd.backward(found.loss)
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(parameter.grad is None for parameter in nano.parameters())
 
 
 def test_only_what_is_below_the_heads_is_trained(encoder: Encoder, matches: Matches) -> None:
     nano = model(encoder)
-    torch.autograd.backward(match(nano, matches, HEADS)[0])
+    torch.autograd.backward(match(nano, matches, HEADS).loss)
     touched = {name for name, each in nano.named_parameters() if each.grad is not None}
     assert "model.layers.0.mlp.down_proj.weight" in touched
     assert "model.layers.1.self_attn.q_proj.weight" in touched

@@ -34,6 +34,7 @@ TINY = {
     "ranks = [0, 0, 0, 0, 16, 32, 64]": "ranks = [0, 4]",
     "drills = 700": "drills = 1",
     "heads = [[2, 0], [2, 3], [3, 1]]": "heads = [[1, 0]]",
+    "sites = [2, 3] ": "sites = [1] ",
     "match = 16 ": "match = 2 ",
 }
 STAGES = ("copy", "drill", "lookup", "text", "joint")

@@ -20,7 +20,6 @@ from skillc_compiler.families.writer_net import WriterConfig, WriterNet
 from skillc_compiler.gguf_base import read_base_info
 from skillc_compiler.skill import Skill, parse_skill
 from skillc_compiler.train.nano import Nano, NanoConfig
-from skillc_compiler.train.packing import Batch
 from skillc_compiler.train.rows import Rows
 from skillc_compiler.train.step import read_skill
 
@@ -162,7 +161,7 @@ def test_reading_is_the_same_in_training_and_in_use(base: Base, writer: Writer) 
     rows = Rows(tokens, positions, zeros, zeros, zeros.float(), zeros.bool(), len(ids))
     with torch.inference_mode():
         trace = nano(tokens, positions, rows.mask(), sites=NET.sites)
-        trained = read_skill(nano, trace, Batch(rows, rows, [len(ids)]), [len(ids)])
+        trained = read_skill(nano, trace, rows, [len(ids)])
         used = writer.read(ids)
         for (k1, v1), (k2, v2) in zip(writer.net(trained), writer.net(used), strict=True):
             assert torch.allclose(k1, k2, atol=1e-4)

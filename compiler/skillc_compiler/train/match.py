@@ -5,9 +5,9 @@ where commands begin. Trained by answers alone they did find commands, and of th
 document's six, asked for in other words, two heads put 80% and 89% of their attention on commands'
 first tokens and a sixth of that on the right one. So these heads are also trained to tell the
 right one from all of a batch, across documents (InfoNCE, van den Oord et al., arXiv 1807.03748):
-every question is weighed against dozens of lines instead of six, and only the layers below are run.
-No weights are added; the heads are those that answer. Commands that begin alike are compared also
-where they part: the beginning of an answer with the token that goes on in the line.
+every question is weighed against dozens of lines instead of six. No weights are added; the heads
+are those that answer. Commands that begin alike are compared also where they part: the beginning of
+an answer with the token that goes on in the line. A writer's keys are taught in the same way.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from torch import Tensor
 from skillc_compiler.data.document import statements
 from skillc_compiler.data.facts import Fact, FactMaker
 from skillc_compiler.data.generate import Generator
-from skillc_compiler.families.writer_net import rotary
+from skillc_compiler.families.writer_net import WriterNet, rotary
 from skillc_compiler.train import ops
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.nano import Layer, Nano
-from skillc_compiler.train.rows import Row, Rows, in_blocks
+from skillc_compiler.train.nano import Layer, Nano, Trace
+from skillc_compiler.train.rows import Row, Rows, in_blocks, pack
+from skillc_compiler.train.step import read_skill
 
 Heads = Sequence[tuple[int, int]]
 
+_STANDING_OUT = 3.0  # the weight of a score's distance from the mean, in standard deviations
 _DEPTHS = (0, 0, 0, 1, 2, 3, 4, 6)  # tokens of a command that are said before it is looked up
 _LOST = 0.2  # share of words that a thinned phrase lacks
-_TOGETHER = 4  # documents a row
 _BEFORE = 160  # characters before a command in which its words must stand
 _DOCUMENTS, _QUESTIONS = (0, 400), (450, 900)  # where they begin, in tokens
 
@@ -43,11 +44,13 @@ class Matches:
 
     documents: one token of each command or value, K places; questions: what an answer is to go on
     with that token from, K places. same [K, K]: true where the line answers the question.
+    lengths: of the documents, in tokens.
     """
 
     documents: Rows
     questions: Rows
     same: Tensor
+    lengths: list[int]
 
 
 def make_matches(
@@ -58,21 +61,21 @@ def make_matches(
     told: list[Row] = []
     asked: list[Row] = []
     lines: list[tuple[str, int]] = []
-    for number in range(documents):
-        if number % _TOGETHER == 0:
-            told.append(Row())
-            asked.append(Row())
+    for _ in range(documents):
+        told.append(Row())
+        asked.append(Row())
         maker = FactMaker(generator.lexicon, rng)
         facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(2, 4))]
         facts += maker.literals(rng.randint(0, 1))
-        text = "\n" + statements(facts, rng, "test" if split == "test" else "train")
+        text = statements(facts, rng, "test" if split == "test" else "train")
         for fact, said in _told(told[-1], encoder, text, facts, rng):
             ask = encoder.plain(generator.decorate(_thinned(rng.choice(fact.ask), rng)))
             ids = encoder.open_user + ask + encoder.close + encoder.open_assistant + said
             _add(asked[-1], ids, [len(ids) - 1], rng.randrange(*_QUESTIONS))
             lines.append((fact.id, len(said)))
     same = torch.tensor([[line == answer for line in lines] for answer in lines])
-    return Matches(in_blocks(told, encoder.end), in_blocks(asked, encoder.end), same)
+    lengths = [len(row.tokens) for row in told]
+    return Matches(pack(told, encoder.end), in_blocks(asked, encoder.end), same, lengths)
 
 
 def _thinned(phrase: str, rng: random.Random) -> str:
@@ -93,6 +96,7 @@ def _told(
 ) -> list[tuple[Fact, list[int]]]:
     """Adds a document to a row; its comparable facts by place, and what is said before it."""
     encoding = encoder.tokenizer.encode(text, add_special_tokens=False)
+    before = [*encoder.open_system, *encoder.newline]
     places: dict[int, tuple[Fact, list[int]]] = {}
     for fact in facts:
         at = stated(text, fact)
@@ -103,8 +107,8 @@ def _told(
         depth = min(rng.choice(_DEPTHS), len(value) - 1)
         if encoding.ids[token : token + depth + 1] != value[: depth + 1]:
             depth = 0  # the document's tokens are others, as behind a space
-        places[token + depth] = (fact, value[:depth])
-    _add(row, encoding.ids, sorted(places), rng.randrange(*_DOCUMENTS))
+        places[len(before) + token + depth] = (fact, value[:depth])
+    _add(row, before + encoding.ids, sorted(places), rng.randrange(*_DOCUMENTS))
     return [places[token] for token in sorted(places)]
 
 
@@ -128,20 +132,56 @@ def stated(text: str, fact: Fact) -> int:
     return -1
 
 
-def match(model: Nano, matches: Matches, heads: Heads) -> tuple[Tensor, Tensor]:
-    """The mean loss (nats) of finding lines for questions and questions for lines; shares right.
+def match(model: Nano, matches: Matches, heads: Heads) -> Found:
+    """How well each of the heads (layer, head) tells the right line on its own."""
+    documents = _projected(model, matches.documents, _trace(model, matches.documents), heads, "k")
+    questions = _projected(model, matches.questions, _trace(model, matches.questions), heads, "q")
+    scale = model.config.head_dim**-0.5
+    scores = [query @ key.T * scale for query, key in zip(questions, documents, strict=True)]
+    return _found(scores, matches.same)
 
-    heads: (layer, head) pairs, each of which is to tell the right line on its own.
+
+def match_writes(model: Nano, writer: WriterNet, matches: Matches, layers: Sequence[int]) -> Found:
+    """How well a writer's keys at these layers tell lines apart by what `down_proj` is given.
+
+    A write adds up all its values, each weighed by its key: what counts is how far the right one
+    stands out. So the weights of a question are compared after division by their own spread. Only
+    the writer learns by this.
     """
-    documents = _below(model, matches.documents, heads, "k")
-    questions = _below(model, matches.questions, heads, "q")
+    sites = writer.config.sites
+    with torch.no_grad():
+        told = _trace(model, matches.documents, sites)
+        asked = _trace(model, matches.questions, sites)
+        reading = read_skill(model, told, matches.documents, matches.lengths)
+    memories = writer(reading)
+    at, of = _places(matches.documents), _places(matches.questions)
+    scores = []
+    for layer in layers:
+        site = sites.index(layer)
+        weights = asked.inputs[site][of].float() @ memories[site][0][at].float().T
+        weights = weights - weights.mean(1, keepdim=True)
+        scores.append(_STANDING_OUT * weights / weights.std(1, keepdim=True).clamp_min(1e-6))
+    return _found(scores, matches.same)
+
+
+@dataclass
+class Found:
+    """The mean loss (nats) of finding lines for questions and the reverse; each one's share right.
+
+    right: [heads or layers], float32.
+    """
+
+    loss: Tensor
+    right: Tensor
+
+
+def _found(scores: Sequence[Tensor], same: Tensor) -> Found:
     losses, right = [], []
-    for key, query in zip(documents, questions, strict=True):
-        scores = (query @ key.T).float() * key.shape[-1] ** -0.5
-        losses += [_nce(scores, matches.same), _nce(scores.T, matches.same.T)]
-        best = scores.detach().argmax(1, keepdim=True)
-        right.append(matches.same.gather(1, best).float().mean())
-    return torch.stack(losses).mean(), torch.stack(right)
+    for each in scores:
+        losses += [_nce(each.float(), same), _nce(each.float().T, same.T)]
+        best = each.detach().argmax(1, keepdim=True)
+        right.append(same.gather(1, best).float().mean())
+    return Found(torch.stack(losses).mean(), torch.stack(right))
 
 
 def _nce(scores: Tensor, same: Tensor) -> Tensor:
@@ -149,31 +189,30 @@ def _nce(scores: Tensor, same: Tensor) -> Tensor:
     return (scores.logsumexp(1) - right).mean()
 
 
-def _below(model: Nano, rows: Rows, heads: Heads, kind: str) -> list[Tensor]:
-    """The queries or keys [places, head_dim] of each head at the places with a weight."""
+def _places(rows: Rows) -> tuple[Tensor, ...]:
+    return (rows.weights > 0).nonzero(as_tuple=True)
+
+
+def _trace(model: Nano, rows: Rows, sites: Sequence[int] = ()) -> Trace:
+    trace: Trace = model(rows.tokens, rows.positions, rows.mask(), sites=sites)
+    return trace
+
+
+def _projected(model: Nano, rows: Rows, trace: Trace, heads: Heads, kind: str) -> list[Tensor]:
+    """Queries ("q") or keys ("k") [places, head_dim] of each head at the places with a weight."""
     config = model.config
-    x = model.model.embed_tokens(rows.tokens)
     cos, sin = rotary(rows.positions, config.head_dim, config.rope_theta)
     cos, sin = cos[:, None], sin[:, None]
-    mask, picked = rows.mask(), (rows.weights > 0).nonzero(as_tuple=True)
-    found: dict[tuple[int, int], Tensor] = {}
-    for number, layer in enumerate(model.model.layers):
+    row, place = _places(rows)
+    found = []
+    for number, head in heads:
+        layer = model.model.layers[number]
         assert isinstance(layer, Layer)
-        for head in (head for at, head in heads if at == number):
-            all_ = _projected(layer, x, cos, sin, kind)
-            found[number, head] = all_[picked[0], head, picked[1]]
-        if number == max(at for at, _ in heads):
-            break
-        x, _ = layer(x, mask, cos, sin)
-    return [found[head] for head in heads]
-
-
-def _projected(layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, kind: str) -> Tensor:
-    """[B, heads, L, head_dim]: a layer's queries ("q") or keys ("k")."""
-    attention = layer.self_attn
-    project, norm = attention.q_proj, attention.q_norm
-    if kind == "k":
-        project, norm = attention.k_proj, attention.k_norm
-    parts = project(layer.input_layernorm(x)).unflatten(-1, (-1, attention.config.head_dim))
-    turned: Tensor = ops.head(parts, norm.weight, cos, sin, norm.eps)
-    return turned
+        attention = layer.self_attn
+        project, norm = attention.q_proj, attention.q_norm
+        if kind == "k":
+            project, norm = attention.k_proj, attention.k_norm
+        parts = project(layer.input_layernorm(trace.states[number]))
+        parts = parts.unflatten(-1, (-1, config.head_dim))
+        found.append(ops.head(parts, norm.weight, cos, sin, norm.eps)[row, head, place])
+    return found

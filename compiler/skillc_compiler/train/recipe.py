@@ -87,6 +87,7 @@ class Recipe:
     base: NanoConfig
     writer: WriterConfig
     matchers: tuple[tuple[int, int], ...]  # (layer, head) pairs; see `train.match`
+    matched: tuple[int, ...]  # sites whose keys are taught to tell lines apart
     copy: Stage
     drill: Stage
     lookup: Stage
@@ -128,6 +129,7 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         base=base,
         writer=writer,
         matchers=tuple((layer, head) for layer, head in values["matchers"]["heads"]),
+        matched=tuple(values["matchers"]["sites"]),
         copy=_stage(values, "copy"),
         drill=_stage(values, "drill"),
         lookup=_stage(values, "lookup"),

@@ -43,10 +43,10 @@ def score(model: Nano, hidden: Tensor, rows: Rows) -> Score:
     )  # fmt: skip
 
 
-def read_skill(model: Nano, trace: Trace, batch: Batch, lengths: list[int]) -> Reading:
+def read_skill(model: Nano, trace: Trace, read: Rows, lengths: list[int]) -> Reading:
     """What the writer sees of the skills' own tokens; the last token has no successor."""
     size = max(lengths)
-    tokens = batch.read.tokens[:, :size]
+    tokens = read.tokens[:, :size]
     lens = torch.tensor(lengths)
     mask = torch.arange(size)[None] < (lens - 1)[:, None]
     successors = torch.roll(tokens, -1, dims=1)
@@ -123,7 +123,7 @@ def joint_step(
     sites = writer.config.sites
     trace = model(batch.read.tokens, batch.read.positions, batch.read.mask(), sites=sites)
     text = score(model, trace.hidden, batch.read)
-    reading = read_skill(model, trace, batch, batch.lengths)
+    reading = read_skill(model, trace, batch.read, batch.lengths)
     if momentum:
         writer.observe(reading.inputs, reading.mask, momentum)
     memories = writer(reading)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skillc_compiler.families.writer_net import WriterNet
 from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, stream
-from skillc_compiler.train.match import Heads, match
+from skillc_compiler.train.match import match, match_writes
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.progress import Progress
 from skillc_compiler.train.recipe import Recipe, Schedule, Stage
@@ -112,13 +112,17 @@ def _rates(prefix: str, result: Score) -> dict[str, float]:
 
 
 def _loss(
-    run: Run, step: Step, stage: Stage, momentum: float, matchers: Heads
+    run: Run, step: Step, stage: Stage, momentum: float, recipe: Recipe
 ) -> tuple[Tensor, dict[str, float]]:
     loss, rates = _arms(run, step, stage, momentum)
     if step.matches is not None:
-        apart, right = match(run.model, step.matches, matchers)
-        loss = loss + stage.match_weight * apart
-        rates["match"] = float(right.mean())
+        found = match(run.model, step.matches, recipe.matchers)
+        loss = loss + stage.match_weight * found.loss
+        rates["match"] = float(found.right.mean())
+        if run.writer is not None:
+            found = match_writes(run.model, run.writer, step.matches, recipe.matched)
+            loss = loss + stage.match_weight * found.loss
+            rates["match_writes"] = float(found.right.mean())
     return loss, rates
 
 
@@ -177,7 +181,7 @@ def train(
                     group["lr"] = rate * factor
             momentum = _momentum(run.step, stage)
             with torch.autocast("cpu", torch.bfloat16):
-                loss, rates = _loss(run, step, stage, momentum, recipe.matchers)
+                loss, rates = _loss(run, step, stage, momentum, recipe)
             torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, recipe.schedule.clip)
             if torch.isfinite(norm):
