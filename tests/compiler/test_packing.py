@@ -101,7 +101,7 @@ def test_labels_follow_tokens_within_a_segment(encoder: Encoder) -> None:
 
 
 def test_without_its_adapter_facts_are_unknown(encoder: Encoder) -> None:
-    sample = next(s for s in samples(50, tools=0) if {q.kind for q in s.questions} == {"command"})
+    sample = next(s for s in samples(400, tools=0) if {q.kind for q in s.questions} == {"command"})
     for mode in ("none", "wrong"):
         item = Item(sample, mode, UNKNOWN)
         batch = make_batch([item], encoder, Weights(), random.Random(0), max_skill=400, in_text=0)

@@ -113,5 +113,5 @@ def test_validation_asks_about_documents_whatever_the_stage_drills() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(validation.__globals__, "make_step", spy)
         with pytest.raises(StopIteration):
-            validation(feed)(Run(Nano(recipe.base), None))
+            validation(feed, recipe)(Run(Nano(recipe.base), None))
     assert (seen[0].drills, seen[0].data.drill, seen[0].split) == (0, 0.0, "val")

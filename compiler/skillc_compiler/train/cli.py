@@ -39,7 +39,7 @@ def train_base(
         share = 1.0 if name in ("copy", "drill") else recipe.schedule.curriculum
         grow = max(1, round(share * stage.steps))
         sizes = [min(1.0, (step + 1) / grow) for step in range(stage.steps)]
-        evaluate = validation(feed) if name == "text" else None
+        evaluate = validation(feed, recipe) if name == "text" else None
         train(run, feed, recipe, stage, sizes, out=out, minutes=minutes, evaluate=evaluate)
     _curves(out)
 
@@ -62,7 +62,7 @@ def train_compiler(
     )  # fmt: skip
     train(
         run, feed, recipe, recipe.joint, _growth(recipe.joint),
-        out=out, minutes=minutes, evaluate=validation(feed),
+        out=out, minutes=minutes, evaluate=validation(feed, recipe),
     )  # fmt: skip
     _curves(out)
     if run.step == recipe.joint.steps:

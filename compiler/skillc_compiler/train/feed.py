@@ -98,7 +98,7 @@ def make_step(feed: Feed, number: int, size: float) -> Step:
     if feed.data.match:
         rng = random.Random(f"{feed.seed}/{number}/match")
         encoder = _encoder(feed.tokenizer_json)
-        step.matches = make_matches(encoder, rng, documents=feed.data.match)
+        step.matches = make_matches(encoder, rng, documents=feed.data.match, split=feed.split)
     return step
 
 

@@ -61,7 +61,7 @@ def make_matches(
     told: list[Row] = []
     asked: list[Row] = []
     lines: list[tuple[str, int]] = []
-    for _ in range(documents):
+    while len(told) < documents or len(lines) < 2:
         told.append(Row())
         asked.append(Row())
         maker = FactMaker(generator.lexicon, rng)
