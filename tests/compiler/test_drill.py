@@ -99,6 +99,7 @@ def test_the_same_seed_gives_the_same_batch(encoder: Encoder) -> None:
 
 def test_commands_that_begin_alike_are_weighed_where_they_part(encoder: Encoder) -> None:
     alike = 0
+    unknown = (*encoder.plain(UNKNOWN), encoder.end)
     for batch in batches(Drill(encoder), 1.0):
         for row in range(len(batch.lengths)):
             answers = {tuple(answer) for _, answer in questions(batch.ask, row)}
@@ -109,7 +110,10 @@ def test_commands_that_begin_alike_are_weighed_where_they_part(encoder: Encoder)
                     for other in rivals
                 ]
                 alike += any(shared)
-                assert parted(batch.ask, row, [*prompt, *answer]) == sorted({0, *shared})
+                found = set(parted(batch.ask, row, [*prompt, *answer]))
+                assert found >= {0, *shared}
+                # Where strangers were asked for, some lines were not: they are rivals all the same.
+                assert found == {0, *shared} or unknown in answers
     assert alike
 
 

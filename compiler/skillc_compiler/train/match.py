@@ -126,7 +126,8 @@ def stated(text: str, fact: Fact) -> int:
     lowered, at = text.lower(), text.find(fact.value)
     while at >= 0:
         before = lowered[max(0, at - _BEFORE) : at]
-        if any(each.lower() in before for each in words):
+        longer = text.startswith(" -", at + len(fact.value))  # another command with one more flag
+        if not longer and any(each.lower() in before for each in words):
             return at
         at = text.find(fact.value, at + 1)
     return -1
@@ -137,31 +138,38 @@ def match(model: Nano, matches: Matches, heads: Heads) -> Found:
     documents = _projected(model, matches.documents, _trace(model, matches.documents), heads, "k")
     questions = _projected(model, matches.questions, _trace(model, matches.questions), heads, "q")
     scale = model.config.head_dim**-0.5
-    scores = [query @ key.T * scale for query, key in zip(questions, documents, strict=True)]
-    return _found(scores, matches.same)
+    with torch.autocast("cpu", enabled=False):
+        scores = [
+            query.float() @ key.float().T * scale
+            for query, key in zip(questions, documents, strict=True)
+        ]
+        return _found(scores, matches.same)
 
 
 def match_writes(model: Nano, writer: WriterNet, matches: Matches, layers: Sequence[int]) -> Found:
     """How well a writer's keys at these layers tell lines apart by what `down_proj` is given.
 
     A write adds up all its values, each weighed by its key: what counts is how far the right one
-    stands out. So the weights of a question are compared after division by their own spread. Only
-    the writer learns by this.
+    stands out. So the weights of a question are compared after division by their own spread. The
+    writes of a question's own document are attached while it is read, as when it is answered.
     """
     sites = writer.config.sites
     with torch.no_grad():
         told = _trace(model, matches.documents, sites)
-        asked = _trace(model, matches.questions, sites)
         reading = read_skill(model, told, matches.documents, matches.lengths)
     memories = writer(reading)
-    at, of = _places(matches.documents), _places(matches.questions)
+    writes = dict(zip(sites, memories, strict=True))
+    rows = matches.questions
+    asked = model(rows.tokens, rows.positions, rows.mask(), writes, sites=sites)
+    at, of = _places(matches.documents), _places(rows)
     scores = []
-    for layer in layers:
-        site = sites.index(layer)
-        weights = asked.inputs[site][of].float() @ memories[site][0][at].float().T
-        weights = weights - weights.mean(1, keepdim=True)
-        scores.append(_STANDING_OUT * weights / weights.std(1, keepdim=True).clamp_min(1e-6))
-    return _found(scores, matches.same)
+    with torch.autocast("cpu", enabled=False):
+        for layer in layers:
+            site = sites.index(layer)
+            weights = asked.inputs[site][of].float() @ memories[site][0][at].float().T
+            weights = weights - weights.mean(1, keepdim=True)
+            scores.append(_STANDING_OUT * weights / weights.std(1, keepdim=True).clamp_min(1e-6))
+        return _found(scores, matches.same)
 
 
 @dataclass
@@ -178,7 +186,7 @@ class Found:
 def _found(scores: Sequence[Tensor], same: Tensor) -> Found:
     losses, right = [], []
     for each in scores:
-        losses += [_nce(each.float(), same), _nce(each.float().T, same.T)]
+        losses += [_nce(each, same), _nce(each.T, same.T)]
         best = each.detach().argmax(1, keepdim=True)
         right.append(same.gather(1, best).float().mean())
     return Found(torch.stack(losses).mean(), torch.stack(right))
