@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from _bench import build_with_stand_ins, fill, say, skillc, use_base
+from _process import memory_mb, open_files
 
 from skillc.figures import Target, print_figures
 from skillc.prometheus import Page
@@ -141,7 +142,7 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
     if refused:
         raise SystemExit(f"case {mix[refused[0]]} is answered {alone[refused[0]]}")
     expected = {i: text for i, (_, text) in alone.items()}
-    warm(url, mix, expected, clients, seconds / 5)
+    warm(url, mix, expected, clients, seconds / 3)
     before, files, copies = memory_mb(pid), open_files(pid), copies_mb(url)
     say(
         f"{before:.0f} MB, {copies:.0f} of them copies of prompts, and {files} open files"
@@ -166,10 +167,10 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
 def warm(url: str, mix: list[Case], expected: dict[int, str], clients: int, seconds: float) -> None:
     """Load the server until it keeps no more copies of prompts than before, or time is over."""
     deadline = time.monotonic() + seconds
-    kept = -1.0
-    while (copies := copies_mb(url)) > kept and time.monotonic() < deadline:
+    kept = 0.0  # MB; what is still added now and then is not waited for
+    while (copies := copies_mb(url)) >= kept and time.monotonic() < deadline:
         kept = copies + 0.5
-        run(Load(url, expected, time.monotonic() + max(5.0, seconds / 8)), mix, clients)
+        run(Load(url, expected, time.monotonic() + max(5.0, seconds / 4)), mix, clients)
         wait_until_idle(url)
 
 
@@ -279,33 +280,6 @@ def metrics(url: str) -> Page:
 def copies_mb(url: str) -> float:
     """What the server keeps of prompts for later ones, in MB; the server bounds it."""
     return metrics(url).total("skillc_prompt_copies_bytes") / 1e6
-
-
-def processes(pid: int) -> Iterator[int]:
-    """`pid` and the processes that it started."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from processes(int(child))
-
-
-def memory_mb(pid: int) -> float:
-    """Resident memory of the server's processes, in MB (10^6 bytes)."""
-    total = 0
-    for one in processes(pid):
-        for line in Path(f"/proc/{one}/status").read_text("utf-8").splitlines():
-            if line.startswith("VmRSS:"):
-                total += int(line.split()[1])
-    return total * 1024 / 1e6
-
-
-def open_files(pid: int) -> int:
-    """Open files of the server's processes, once connections that were closed here are gone."""
-    counts = []
-    for _ in range(30):
-        counts.append(sum(len(list(Path(f"/proc/{one}/fd").iterdir())) for one in processes(pid)))
-        time.sleep(0.1)
-    return min(counts)
 
 
 if __name__ == "__main__":

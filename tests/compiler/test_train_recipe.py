@@ -89,7 +89,13 @@ def test_a_stage_has_its_own_data_and_weights() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
-    [("[lookup", "[looking", "'lookup'"), ("filler = 0.3", "fillers = 0.3", "fillers")],
+    [
+        ("[lookup", "[looking", "'lookup'"),
+        ("filler = 0.3", "fillers = 0.3", "fillers"),
+        ("heads = [[2, 0],", "heads = [[2],", "no layer and head"),
+        ("heads = [[2, 0],", "heads = [[4, 0],", "no layer and head"),
+        ("sites = [2, 3] ", "sites = [2, 7] ", "sites that"),
+    ],
 )
 def test_a_broken_recipe_is_one_line(tmp_path: Path, old: str, new: str, reason: str) -> None:
     path = tmp_path / "bad.toml"

@@ -64,7 +64,7 @@ def backwards(size: float) -> float:
 class _Fact:
     words: Ids
     answer: Ids
-    asks: tuple[str, ...] = ()  # of a phrase, whose tokens stay together
+    asks: tuple[str, ...] = ()  # the words are a phrase: its order stays, others ask for it, too
     strangers: tuple[str, ...] = ()  # questions that nothing in the document answers
 
 

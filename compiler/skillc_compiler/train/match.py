@@ -42,8 +42,8 @@ _DOCUMENTS, _QUESTIONS = (0, 400), (450, 900)  # where they begin, in tokens
 class Matches:
     """Documents and questions, with weights > 0 where they are compared.
 
-    documents: one token of each command or value, K places; questions: what an answer is to go on
-    with that token from, K places. same [K, K]: true where the line answers the question.
+    documents: one token of each command or value, K places; questions: the last token before that
+    one in the answer, K places. same [K, K]: true where the line answers the question.
     lengths: of the documents, in tokens.
     """
 
@@ -56,11 +56,14 @@ class Matches:
 def make_matches(
     encoder: Encoder, rng: random.Random, *, documents: int, split: str = "train"
 ) -> Matches:
-    """Questions in any wording about lines in any form, one a line."""
+    """Questions in any wording about lines in any form, one a line, of at least so many documents.
+
+    There are two lines at least.
+    """
     generator = Generator(split, rng.getrandbits(40))
     told: list[Row] = []
     asked: list[Row] = []
-    lines: list[tuple[str, int]] = []
+    lines: list[tuple[str, tuple[int, ...]]] = []
     while len(told) < documents or len(lines) < 2:
         told.append(Row())
         asked.append(Row())
@@ -72,7 +75,7 @@ def make_matches(
             ask = encoder.plain(generator.decorate(_thinned(rng.choice(fact.ask), rng)))
             ids = encoder.open_user + ask + encoder.close + encoder.open_assistant + said
             _add(asked[-1], ids, [len(ids) - 1], rng.randrange(*_QUESTIONS))
-            lines.append((fact.id, len(said)))
+            lines.append((fact.id, tuple(said)))
     same = torch.tensor([[line == answer for line in lines] for answer in lines])
     lengths = [len(row.tokens) for row in told]
     return Matches(pack(told, encoder.end), in_blocks(asked, encoder.end), same, lengths)
@@ -216,11 +219,12 @@ def _projected(model: Nano, rows: Rows, trace: Trace, heads: Heads, kind: str) -
     for number, head in heads:
         layer = model.model.layers[number]
         assert isinstance(layer, Layer)
-        attention = layer.self_attn
+        attention, at = layer.self_attn, head
         project, norm = attention.q_proj, attention.q_norm
         if kind == "k":
             project, norm = attention.k_proj, attention.k_norm
+            at = head * config.num_key_value_heads // config.num_attention_heads
         parts = project(layer.input_layernorm(trace.states[number]))
         parts = parts.unflatten(-1, (-1, config.head_dim))
-        found.append(ops.head(parts, norm.weight, cos, sin, norm.eps)[row, head, place])
+        found.append(ops.head(parts, norm.weight, cos, sin, norm.eps)[row, at, place])
     return found

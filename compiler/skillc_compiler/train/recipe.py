@@ -80,14 +80,24 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Matchers:
+    """What is taught to tell lines apart (see `train.match`).
+
+    heads: (layer, head) pairs of the base; sites: layers at which the writer writes.
+    """
+
+    heads: tuple[tuple[int, int], ...]
+    sites: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run, besides its seed."""
 
     name: str
     base: NanoConfig
     writer: WriterConfig
-    matchers: tuple[tuple[int, int], ...]  # (layer, head) pairs; see `train.match`
-    matched: tuple[int, ...]  # sites whose keys are taught to tell lines apart
+    matchers: Matchers
     copy: Stage
     drill: Stage
     lookup: Stage
@@ -128,8 +138,7 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         name=name,
         base=base,
         writer=writer,
-        matchers=tuple((layer, head) for layer, head in values["matchers"]["heads"]),
-        matched=tuple(values["matchers"]["sites"]),
+        matchers=_matchers(values["matchers"], base, writer),
         copy=_stage(values, "copy"),
         drill=_stage(values, "drill"),
         lookup=_stage(values, "lookup"),
@@ -137,6 +146,18 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
         joint=_stage(values, "joint"),
         schedule=Schedule(**values["schedule"]),
     )
+
+
+def _matchers(values: dict[str, Any], base: NanoConfig, writer: WriterConfig) -> Matchers:
+    heads = tuple(tuple(pair) for pair in values["heads"])
+    sites = tuple(values["sites"])
+    layers, width = range(base.num_hidden_layers), range(base.num_attention_heads)
+    for pair in heads:
+        if len(pair) != 2 or pair[0] not in layers or pair[1] not in width:
+            raise KeyError(f"heads in [matchers]: the base has no layer and head {list(pair)}")
+    if not heads or not sites or not set(sites) <= set(writer.sites):
+        raise KeyError("[matchers] needs heads, and sites that [writer] has")
+    return Matchers(heads, sites)
 
 
 def _stage(values: dict[str, Any], name: str) -> Stage:

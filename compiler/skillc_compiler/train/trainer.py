@@ -116,11 +116,11 @@ def _loss(
 ) -> tuple[Tensor, dict[str, float]]:
     loss, rates = _arms(run, step, stage, momentum)
     if step.matches is not None:
-        found = match(run.model, step.matches, recipe.matchers)
+        found = match(run.model, step.matches, recipe.matchers.heads)
         loss = loss + stage.match_weight * found.loss
         rates["match"] = float(found.right.mean())
         if run.writer is not None:
-            found = match_writes(run.model, run.writer, step.matches, recipe.matched)
+            found = match_writes(run.model, run.writer, step.matches, recipe.matchers.sites)
             loss = loss + stage.match_weight * found.loss
             rates["match_writes"] = float(found.right.mean())
     return loss, rates

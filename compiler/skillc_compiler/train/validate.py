@@ -53,10 +53,10 @@ def validation(feed: Feed, recipe: Recipe) -> Callable[[Run], dict[str, float]]:
 def _matched(run: Run, step: Step, recipe: Recipe) -> dict[str, float]:
     if step.matches is None:
         return {}
-    shares = {"val_match": match(run.model, step.matches, recipe.matchers)}
+    shares = {"val_match": match(run.model, step.matches, recipe.matchers.heads)}
     if run.writer is not None:
         shares["val_match_writes"] = match_writes(
-            run.model, run.writer, step.matches, recipe.matched
+            run.model, run.writer, step.matches, recipe.matchers.sites
         )
     return {name: float(each.right.mean()) for name, each in shares.items()}
 
