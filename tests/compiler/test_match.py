@@ -36,9 +36,8 @@ def compared(rows: Rows) -> list[tuple[int, int]]:
     return [(int(row), int(place)) for row, place in (rows.weights > 0).nonzero()]
 
 
-def test_each_line_has_a_question_with_what_is_said_before(
-    encoder: Encoder, matches: Matches
-) -> None:
+def test_each_line_has_a_question_with_what_is_said_before(encoder: Encoder) -> None:
+    matches = make_matches(encoder, random.Random(4), documents=32)
     lines, questions = compared(matches.documents), compared(matches.questions)
     assert len(lines) == len(questions) == len(matches.same) > 8
     assert matches.same.diagonal().all() and torch.equal(matches.same, matches.same.T)
@@ -51,6 +50,14 @@ def test_each_line_has_a_question_with_what_is_said_before(
         assert [int(token) for token in said] == told
         begun += bool(said)
     assert 0 < begun < len(questions)
+
+
+def test_there_is_always_something_to_tell_apart(encoder: Encoder) -> None:
+    for seed in range(40):
+        matches = make_matches(encoder, random.Random(seed), documents=1)
+        assert len(matches.same) >= 2
+        again = make_matches(encoder, random.Random(seed), documents=1)
+        assert torch.equal(matches.documents.tokens, again.documents.tokens)
 
 
 def test_values_are_found_where_their_words_stand_before_them() -> None:

@@ -26,13 +26,14 @@ from skillc_compiler.families.writer_net import WriterNet, rotary
 from skillc_compiler.train import ops
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.nano import Layer, Nano, Trace
+from skillc_compiler.train.packing import parting
 from skillc_compiler.train.rows import Row, Rows, in_blocks, pack
 from skillc_compiler.train.step import read_skill
 
 Heads = Sequence[tuple[int, int]]
 
 _STANDING_OUT = 3.0  # the weight of a score's distance from the mean, in standard deviations
-_DEPTHS = (0, 0, 0, 1, 2, 3, 4, 6)  # tokens of a command that are said before it is looked up
+_DEEP = 0.7  # share of commands looked up where they part from another of their document
 _LOST = 0.2  # share of words that a thinned phrase lacks
 _BEFORE = 160  # characters before a command in which its words must stand
 _DOCUMENTS, _QUESTIONS = (0, 400), (450, 900)  # where they begin, in tokens
@@ -100,14 +101,16 @@ def _told(
     """Adds a document to a row; its comparable facts by place, and what is said before it."""
     encoding = encoder.tokenizer.encode(text, add_special_tokens=False)
     before = [*encoder.open_system, *encoder.newline]
+    values = {fact.value: encoder.plain(fact.value) for fact in facts}
     places: dict[int, tuple[Fact, list[int]]] = {}
     for fact in facts:
         at = stated(text, fact)
         token = None if at < 0 else encoding.char_to_token(at)
         if token is None:
             continue
-        value = encoder.plain(fact.value)
-        depth = min(rng.choice(_DEPTHS), len(value) - 1)
+        value = values[fact.value]
+        partings = sorted({parting(value, each) for each in values.values()} - {0, len(value)})
+        depth = rng.choice(partings) if partings and rng.random() < _DEEP else 0
         if encoding.ids[token : token + depth + 1] != value[: depth + 1]:
             depth = 0  # the document's tokens are others, as behind a space
         places[len(before) + token + depth] = (fact, value[:depth])

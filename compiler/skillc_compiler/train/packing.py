@@ -140,11 +140,15 @@ def choosing(
     """Loss weights of a reply: `entry` where it begins and where a rival parts from it."""
     loss = [weights.entry] + [weights.answer] * (len(reply) - 1)
     for rival in rivals:
-        pairs = enumerate(zip(reply, rival, strict=False))
-        parting = next((at for at, (a, b) in pairs if a != b), min(len(reply), len(rival)))
-        if parting < len(reply):
-            loss[parting] = weights.entry
+        if (at := parting(reply, rival)) < len(reply):
+            loss[at] = weights.entry
     return loss
+
+
+def parting(one: Sequence[int], other: Sequence[int]) -> int:
+    """The first place at which two differ; the shorter one's length if it begins the other."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _add(
