@@ -1,10 +1,11 @@
-"""Does the base choose the command that is meant, where the commands of a list begin alike?
+"""Does the base choose the command that is meant, also where commands of a list begin alike?
 
-Plain lists of generated phrases and commands, each asked for by its own words, so that nothing has
-to be understood. `ARM_first_N` is the share of the answers' first tokens that are right in lists of
-N lines, `ARM_part_N` that of the later tokens at which another answer parts from this one. The text
-arm has the list in its prompt, the adapter arm its adapter. Each token is asked for behind the
-right ones, of torch.
+Plain lists of generated phrases and commands, a third of them with a project's own script in front
+of most commands, each asked for by its own words, so that nothing has to be understood.
+`ARM_first_N` is the share of the answers' first tokens that are right in lists of N lines,
+`ARM_part_N` that of the later tokens at which another answer parts from this one. The text arm has
+the list in its prompt, the adapter arm its adapter. Each token is asked for behind the right ones,
+of torch.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object, last")
     parser.add_argument("--lists", type=int, default=40, help="of each size")
     arguments = parser.parse_args()
+    if arguments.lists < 1:
+        parser.error("--lists must be 1 or more")
     torch.set_num_threads(1)
     writer = load_compiler(find_base())
     assert isinstance(writer, Writer)
