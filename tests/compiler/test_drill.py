@@ -48,9 +48,12 @@ def test_both_arms_are_asked_the_same(encoder: Encoder, size: float) -> None:
             skill = batch.read.tokens[row, :length].tolist()
             for prompt, answer in seen:
                 assert answer[-1] == encoder.end
-                said = encoder.tokenizer.decode(answer[:-1])
-                assert said == UNKNOWN or said in encoder.tokenizer.decode(skill)
-                assert said != UNKNOWN or size == 1.0
+                text = " ".join(map(str, skill))
+                if f" {' '.join(map(str, answer[:-1]))} " not in f"{text} ":
+                    # Documents only: they have other tokens behind a space, and are asked more.
+                    said = encoder.tokenizer.decode(answer[:-1])
+                    assert size == 1.0
+                    assert said == UNKNOWN or said in encoder.tokenizer.decode(skill)
                 if size < 0.3:
                     word = prompt[len(close) + len(encoder.open_user)]
                     assert word in skill

@@ -12,13 +12,14 @@ from skillc_compiler.data.facts import FactMaker
 from skillc_compiler.data.lexicon import load
 from skillc_compiler.families.writer_net import WriterConfig, WriterNet
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.match import Matches, make_matches, match, match_writes, stated
+from skillc_compiler.train.match import Matches, compare, make_matches, stated
 from skillc_compiler.train.nano import Nano, NanoConfig
+from skillc_compiler.train.recipe import Matchers
 from skillc_compiler.train.rows import Rows
 
 __all__ = ["encoder", "tokenizer"]  # fixtures
 
-HEADS = ((1, 0), (1, 1))
+MATCHERS = Matchers(heads=((1, 0), (1, 1)), sites=(1, 2))
 
 
 @pytest.fixture
@@ -73,13 +74,13 @@ def test_the_heads_learn_to_tell_lines_apart(encoder: Encoder, matches: Matches)
     optimizer = torch.optim.AdamW(nano.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
-        found = match(nano, matches, HEADS)
+        found = compare(nano, None, matches, MATCHERS)["match"]
         losses.append(float(found.loss.detach()))
         optimizer.zero_grad()
         torch.autograd.backward(found.loss)
         optimizer.step()
     assert losses[-1] < 0.5 * losses[0]
-    assert found.right.shape == (len(HEADS),) and float(found.right.min()) > 0.8
+    assert found.right.shape == (len(MATCHERS.heads),) and float(found.right.min()) > 0.8
 
 
 def test_a_writers_keys_learn_it(encoder: Encoder, matches: Matches) -> None:
@@ -90,7 +91,7 @@ def test_a_writers_keys_learn_it(encoder: Encoder, matches: Matches) -> None:
     optimizer = torch.optim.AdamW(writer.parameters(), lr=1e-2)
     losses = []
     for _ in range(40):
-        found = match_writes(nano, writer, matches, (1, 2))
+        found = compare(nano, writer, matches, MATCHERS)["match_writes"]
         losses.append(float(found.loss.detach()))
         optimizer.zero_grad()
         torch.autograd.backward(found.loss)
@@ -100,7 +101,7 @@ def test_a_writers_keys_learn_it(encoder: Encoder, matches: Matches) -> None:
 
 def test_only_what_is_below_the_heads_is_trained(encoder: Encoder, matches: Matches) -> None:
     nano = model(encoder)
-    torch.autograd.backward(match(nano, matches, HEADS).loss)
+    torch.autograd.backward(compare(nano, None, matches, MATCHERS)["match"].loss)
     touched = {name for name, each in nano.named_parameters() if each.grad is not None}
     assert "model.layers.0.mlp.down_proj.weight" in touched
     assert "model.layers.1.self_attn.q_proj.weight" in touched

@@ -202,11 +202,9 @@ def body(
     `inverted`: every command stands before what it is for.
     """
     split = "test" if lexicon.split == "test" else "train"
-    commands = [fact for fact in facts if fact.kind == "command"]
-    others = [fact for fact in facts if fact.kind != "command"]
     parts: list[str] = []
     styles = (_inverted,) if inverted else _STYLES[split]
-    sections = _command_sections(commands, rng, split, styles) + _other_sections(others, rng, split)
+    sections = _sections(facts, rng, split, styles)
     if rng.random() < 0.4:
         rng.shuffle(sections)
     if rng.random() < 0.7:
@@ -225,12 +223,16 @@ def body(
 
 def statements(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
     """The facts stated once each, and nothing else."""
+    return "\n\n".join(text for _, text in _sections(facts, rng, split, _STYLES[split]))
+
+
+def _sections(
+    facts: Sequence[Fact], rng: random.Random, split: str, styles: Sequence[Style]
+) -> list[tuple[str, str]]:
+    """Headings and texts: first the commands', then the others'."""
     commands = [fact for fact in facts if fact.kind == "command"]
     others = [fact for fact in facts if fact.kind != "command"]
-    parts = _command_sections(commands, rng, split, _STYLES[split]) + _other_sections(
-        others, rng, split
-    )
-    return "\n\n".join(text for _, text in parts)
+    return _command_sections(commands, rng, split, styles) + _other_sections(others, rng, split)
 
 
 def _with_filler(text: str, lexicon: Lexicon, rng: random.Random) -> str:

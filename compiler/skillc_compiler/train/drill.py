@@ -152,7 +152,7 @@ class Drill:
             answer = fact.answer
             prompt = self._prompt(rng, fact, facts, size)
             if unknown and rng.random() < _STRANGE:
-                answer, prompt = unknown, self._turns(rng.choice(fact.strangers))
+                answer, prompt = unknown, self._encoder.turns(rng.choice(fact.strangers))
             reply = [*answer, end]
             loss = [0.0] * len(prompt)
             loss += choosing(reply, [each for each in answers if each != answer], weights)
@@ -262,7 +262,7 @@ class Drill:
     def _prompt(self, rng: random.Random, fact: _Fact, facts: Sequence[_Fact], size: float) -> Ids:
         """The question up to the answer; while bridging, cut anywhere behind its words."""
         if fact.strangers:
-            return self._turns(rng.choice(fact.asks))
+            return self._encoder.turns(rng.choice(fact.asks))
         encoder, words = self._encoder, list(fact.words)
         before, after = rng.choice(_ASKS) if size >= _WRAPPED else ("", "")
         if size >= _WRAPPED and not fact.asks and rng.random() < 0.3:
@@ -275,8 +275,3 @@ class Drill:
         if size < _PHRASES:
             tail = tail[: rng.choice((0, 0, 1, 2, 3, 4, len(tail), len(tail)))]
         return encoder.open_user + encoder.plain(before) + words + tail
-
-    def _turns(self, ask: str) -> Ids:
-        """The user's whole turn and the opening of the assistant's."""
-        encoder = self._encoder
-        return encoder.open_user + encoder.plain(ask) + encoder.close + encoder.open_assistant

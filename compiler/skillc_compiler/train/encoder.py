@@ -72,7 +72,11 @@ class Encoder:
 
     def user(self, question: Question) -> list[int]:
         """User turn and the opening of the assistant's."""
-        return self.open_user + self.plain(question.ask) + self.close + self.open_assistant
+        return self.turns(question.ask)
+
+    def turns(self, ask: str) -> list[int]:
+        """The user's whole turn and the opening of the assistant's."""
+        return self.open_user + self.plain(ask) + self.close + self.open_assistant
 
     def reply(self, text: str) -> list[int]:
         """The assistant's text and the end of its turn."""

@@ -27,6 +27,7 @@ from skillc_compiler.train import ops
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.nano import Layer, Nano, Trace
 from skillc_compiler.train.packing import parting
+from skillc_compiler.train.recipe import Matchers
 from skillc_compiler.train.rows import Row, Rows, in_blocks, pack
 from skillc_compiler.train.step import read_skill
 
@@ -73,8 +74,7 @@ def make_matches(
         facts += maker.literals(rng.randint(0, 1))
         text = statements(facts, rng, "test" if split == "test" else "train")
         for fact, said in _told(told[-1], encoder, text, facts, rng):
-            ask = encoder.plain(generator.decorate(_thinned(rng.choice(fact.ask), rng)))
-            ids = encoder.open_user + ask + encoder.close + encoder.open_assistant + said
+            ids = encoder.turns(generator.decorate(_thinned(rng.choice(fact.ask), rng))) + said
             _add(asked[-1], ids, [len(ids) - 1], rng.randrange(*_QUESTIONS))
             lines.append((fact.id, tuple(said)))
     same = torch.tensor([[line == answer for line in lines] for answer in lines])
@@ -139,9 +139,20 @@ def stated(text: str, fact: Fact) -> int:
     return -1
 
 
-def match(model: Nano, matches: Matches, heads: Heads) -> Found:
+def compare(
+    model: Nano, writer: WriterNet | None, matches: Matches, matchers: Matchers
+) -> dict[str, Found]:
+    """How well lines are told apart: `match` by the heads, `match_writes` by a writer's keys."""
+    told = _trace(model, matches.documents, writer.config.sites if writer else ())
+    found = {"match": _by_heads(model, matches, told, matchers.heads)}
+    if writer is not None:
+        found["match_writes"] = _by_keys(model, writer, matches, told, matchers.sites)
+    return found
+
+
+def _by_heads(model: Nano, matches: Matches, told: Trace, heads: Heads) -> Found:
     """How well each of the heads (layer, head) tells the right line on its own."""
-    documents = _projected(model, matches.documents, _trace(model, matches.documents), heads, "k")
+    documents = _projected(model, matches.documents, told, heads, "k")
     questions = _projected(model, matches.questions, _trace(model, matches.questions), heads, "q")
     scale = model.config.head_dim**-0.5
     with torch.autocast("cpu", enabled=False):
@@ -152,16 +163,18 @@ def match(model: Nano, matches: Matches, heads: Heads) -> Found:
         return _found(scores, matches.same)
 
 
-def match_writes(model: Nano, writer: WriterNet, matches: Matches, layers: Sequence[int]) -> Found:
+def _by_keys(
+    model: Nano, writer: WriterNet, matches: Matches, told: Trace, layers: Sequence[int]
+) -> Found:
     """How well a writer's keys at these layers tell lines apart by what `down_proj` is given.
 
     A write adds up all its values, each weighed by its key: what counts is how far the right one
     stands out. So the weights of a question are compared after division by their own spread. The
-    writes of a question's own document are attached while it is read, as when it is answered.
+    writes of a question's own document are attached while it is read, as when it is answered. No
+    gradient reaches what the base read in the documents.
     """
     sites = writer.config.sites
     with torch.no_grad():
-        told = _trace(model, matches.documents, sites)
         reading = read_skill(model, told, matches.documents, matches.lengths)
     memories = writer(reading)
     writes = dict(zip(sites, memories, strict=True))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skillc_compiler.families.writer_net import WriterNet
 from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, stream
-from skillc_compiler.train.match import match, match_writes
+from skillc_compiler.train.match import compare
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.progress import Progress
 from skillc_compiler.train.recipe import Recipe, Schedule, Stage
@@ -116,13 +116,9 @@ def _loss(
 ) -> tuple[Tensor, dict[str, float]]:
     loss, rates = _arms(run, step, stage, momentum)
     if step.matches is not None:
-        found = match(run.model, step.matches, recipe.matchers.heads)
-        loss = loss + stage.match_weight * found.loss
-        rates["match"] = float(found.right.mean())
-        if run.writer is not None:
-            found = match_writes(run.model, run.writer, step.matches, recipe.matchers.sites)
+        for name, found in compare(run.model, run.writer, step.matches, recipe.matchers).items():
             loss = loss + stage.match_weight * found.loss
-            rates["match_writes"] = float(found.right.mean())
+            rates[name] = float(found.right.mean())
     return loss, rates
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from skillc_compiler.train.feed import Feed, Step, make_step
-from skillc_compiler.train.match import match, match_writes
+from skillc_compiler.train.match import compare
 from skillc_compiler.train.recipe import Recipe
 from skillc_compiler.train.step import Score, joint_step, score
 from skillc_compiler.train.trainer import Run
@@ -53,12 +53,8 @@ def validation(feed: Feed, recipe: Recipe) -> Callable[[Run], dict[str, float]]:
 def _matched(run: Run, step: Step, recipe: Recipe) -> dict[str, float]:
     if step.matches is None:
         return {}
-    shares = {"val_match": match(run.model, step.matches, recipe.matchers.heads)}
-    if run.writer is not None:
-        shares["val_match_writes"] = match_writes(
-            run.model, run.writer, step.matches, recipe.matchers.sites
-        )
-    return {name: float(each.right.mean()) for name, each in shares.items()}
+    found = compare(run.model, run.writer, step.matches, recipe.matchers)
+    return {f"val_{name}": float(each.right.mean()) for name, each in found.items()}
 
 
 def _arms(run: Run, step: Step) -> dict[str, Score]:
