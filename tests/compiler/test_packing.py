@@ -11,7 +11,9 @@ import torch
 from tokenizers import Tokenizer
 
 from skillc_compiler.chat import NANO_TEMPLATE
-from skillc_compiler.data.generate import UNKNOWN, Generator, Sample, Shape
+from skillc_compiler.data.facts import FactMaker
+from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, Shape
+from skillc_compiler.data.lexicon import load
 from skillc_compiler.data.tools import tool_box
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.feed import Feed, make_step
@@ -108,6 +110,24 @@ def test_without_its_adapter_facts_are_unknown(encoder: Encoder) -> None:
         text = encoder.tokenizer.decode(batch.ask.tokens[0].tolist(), skip_special_tokens=False)
         assert text.count(UNKNOWN) == len(sample.questions)
         assert sample.questions[0].answer not in text
+
+
+def test_the_parts_of_a_name_weigh_where_they_begin(encoder: Encoder) -> None:
+    maker = FactMaker(load("train"), random.Random(3))
+    fact = next(f for f in maker.conventions(30) if f.id == "branch_ticket_slug")
+    question = Question(fact.kind, fact.ask[0], fact.answer)
+    sample = Sample("x", f"# x\n\n{fact.say}", (question,), (fact,))
+    batch = make_batch(
+        [Item(sample)], encoder, Weights(), random.Random(0), max_skill=400, in_text=0
+    )
+    labels, weights = batch.ask.labels[0], batch.ask.weights[0]
+    parts = [int(place) for place in (weights == Weights.entry).nonzero()]
+    begun = [encoder.tokenizer.decode(labels[parts[0] : part].tolist()) for part in parts]
+    prefix, _, rest = fact.answer.partition("/")
+    ticket = rest.partition("-")[0]
+    assert begun[0] == "" and len(begun) == 3
+    assert begun[1].startswith(f"{prefix}/") and begun[1] != fact.answer
+    assert begun[2].startswith(f"{prefix}/{ticket}")
 
 
 def test_steps_are_reproducible_and_differ(tokenizer: Tokenizer) -> None:

@@ -31,7 +31,7 @@ TINY = {
     "width = 256": "width = 32",
     "blocks = 2": "blocks = 1",
     "skills = 16 ": "skills = 2 ",
-    "ranks = [0, 0, 0, 0, 16, 32, 64]": "ranks = [0, 4]",
+    "ranks = [0, 64, 64, 64, 32, 16]": "ranks = [0, 4]",
     "drills = 700": "drills = 1",
     "heads = [[2, 0], [2, 3], [3, 1]]": "heads = [[1, 0]]",
     "sites = [2, 3] ": "sites = [1] ",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from tests.compiler import tiny
+from torch.nn import functional as F
 
 from skillc_compiler.families.writer_net import (
     Reading,
@@ -14,6 +16,7 @@ from skillc_compiler.families.writer_net import (
     WriterNet,
     apply_write,
     low_rank,
+    solve,
 )
 from skillc_compiler.gguf_base import read_base_weights
 from skillc_compiler.torch_base import load_torch_base
@@ -104,6 +107,60 @@ def test_masked_tokens_write_nothing() -> None:
     for _, values in net(seen):
         assert not values[:, 6:].any()
         assert values[:, :6].any()
+
+
+def _solved(
+    net: WriterNet, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor
+) -> torch.Tensor:
+    """dW [hidden, inner] of one text's memories."""
+    settled = net._settled(0, key[None], value[None], gate.sqrt()[None])[0]
+    return settled.T @ key
+
+
+def test_a_small_alpha_sums_the_memories() -> None:
+    torch.manual_seed(0)
+    net = WriterNet(WRITER)
+    net.alpha.data.fill_(math.log(1e-6))
+    key, value = F.normalize(torch.randn(12, 96), dim=-1), torch.randn(12, 64)
+    gate = torch.rand(12) * 2
+    with torch.no_grad():
+        found = _solved(net, key, value, gate)
+    assert torch.allclose(found, (value * gate[:, None]).T @ key, atol=1e-4)
+
+
+def test_a_large_alpha_tells_keys_apart_that_resemble_each_other() -> None:
+    torch.manual_seed(0)
+    net = WriterNet(WRITER)
+    net.alpha.data.fill_(math.log(1e4))
+    key = F.normalize(torch.randn(12, 96) * 0.3 + torch.randn(96), dim=-1)
+    value = torch.randn(12, 64)
+    assert (key @ key.T).min() > 0.8
+    with torch.no_grad():
+        found = _solved(net, key, value, torch.ones(12))
+    assert torch.allclose(found @ key.T, value.T, atol=0.02)
+
+
+def test_a_closed_gate_leaves_the_others_alone() -> None:
+    torch.manual_seed(0)
+    net = WriterNet(WRITER)
+    key, value = F.normalize(torch.randn(12, 96) + 1, dim=-1), torch.randn(12, 64)
+    gate = torch.ones(12)
+    gate[8:] = 0
+    with torch.no_grad():
+        found = _solved(net, key, value, gate)
+        alone = _solved(net, key[:8], value[:8], gate[:8])
+    assert torch.allclose(found, alone, atol=1e-5)
+
+
+def test_the_solution_has_the_gradient_of_its_system() -> None:
+    torch.manual_seed(0)
+    root = torch.randn(2, 5, 5, dtype=torch.float64, requires_grad=True)
+    wanted = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+
+    def solved(root: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return solve(torch.eye(5, dtype=torch.float64) + root @ root.transpose(1, 2), wanted)
+
+    assert torch.autograd.gradcheck(solved, (root, wanted))
 
 
 def test_observe_moves_the_statistics() -> None:

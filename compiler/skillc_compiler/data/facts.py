@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skillc_compiler.data.commands import Shape, command, house_shape, shapes
 from skillc_compiler.data.lexicon import Intent, Lexicon, Saying
@@ -33,7 +33,8 @@ _ASKS = {
 class Fact:
     """One checkable statement: `say` for the document, `ask` for the user, `answer` to expect.
 
-    A command's `say` is an infinitive phrase; every other kind's is a whole sentence.
+    A command's `say` is an infinitive phrase; every other kind's is a whole sentence. `near` are
+    answers that are right up to one part: another's input in a name, nothing behind a verb.
     """
 
     kind: str  # command, literal, apply or never
@@ -43,6 +44,7 @@ class Fact:
     value: str
     ask: tuple[str, ...]
     answer: str
+    near: tuple[str, ...] = ()
 
 
 class FactMaker:
@@ -163,7 +165,8 @@ class FactMaker:
             else:
                 value = self.words.literal(saying.kind)
             answer = saying.thing.format(v=value)
-            facts.append(self._stated(saying, "never", value, answer, "Never"))
+            fact = self._stated(saying, "never", value, answer, "Never")
+            facts.append(replace(fact, near=(saying.thing.format(v="").rstrip(),)))
         return facts
 
     def _stated(self, saying: Saying, kind: str, value: str, answer: str, head: str) -> Fact:
@@ -182,6 +185,7 @@ class FactMaker:
         stated["ex"] = saying.pattern.format(**params, **example)
         says = [s for s in saying.say if _fields(s) <= stated.keys()]
         answer = saying.pattern.format(**params, **inputs)
+        swapped = (inputs | {name: value} for name, value in example.items())
         return Fact(
             kind="apply",
             id=saying.id,
@@ -190,6 +194,7 @@ class FactMaker:
             value=answer,
             ask=tuple(_fill(ask, params | inputs) for ask in saying.ask),
             answer=answer,
+            near=tuple(saying.pattern.format(**params, **each) for each in swapped),
         )
 
 

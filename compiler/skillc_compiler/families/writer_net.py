@@ -8,14 +8,18 @@ At a site (a layer's `down_proj`) every token t of the text proposes one memory:
               cross-entropy gradient would push the residual stream, plus a learned residual;
 - gate   g_t in (0, 2).
 
-The site's weight update is dW = sum_t g_t v_t k_t^T (Generative Adapter, arXiv 2411.05877, writes
-hidden-state outer products; fast-weight writes go back to Schmidhuber 1992). It acts on the raw
-input of `down_proj`, so it is a plain LoRA; keys are made orthogonal to the mean input, which
-stands in for the centring that a LoRA cannot do.
+The memories could be summed as they are, dW = sum_t g_t v_t k_t^T (Generative Adapter, arXiv
+2411.05877, writes hidden-state outer products; fast-weight writes go back to Schmidhuber 1992). But
+the keys of one text resemble each other, so a query would read all memories, the right one only a
+little more. Instead dW minimises sum_t g_t |dW k_t - v_t|^2 + |dW|^2 / alpha: ridge regression in
+closed form (the mesa layer's, arXiv 2309.05858), alpha learned by site; where it is small, dW is
+the sum. It acts on the raw input of `down_proj`, so it is a plain LoRA; keys are made orthogonal to
+the mean input, which stands in for the centring that a LoRA cannot do.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_ALPHA = 0.3  # where the ridge's strength begins
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,29 @@ class ReaderBlock(nn.Module):
         return out
 
 
+class _Solution(torch.autograd.Function):
+    """`solve`, whose gradient is one more solve with the same factor."""
+
+    @staticmethod
+    def forward(ctx: Any, system: Tensor, wanted: Tensor) -> Tensor:
+        lower = torch.linalg.cholesky_ex(system).L  # not finite where the system is not
+        found = torch.cholesky_solve(wanted, lower)
+        ctx.save_for_backward(lower, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        lower, found = ctx.saved_tensors
+        wanted = torch.cholesky_solve(grads[0], lower)
+        return -wanted @ found.transpose(1, 2), wanted
+
+
+def solve(system: Tensor, wanted: Tensor) -> Tensor:
+    """x [B, S, D] of A x = b for symmetric positive definite A [B, S, S]."""
+    found: Tensor = _Solution.apply(system, wanted)  # type: ignore[no-untyped-call]
+    return found
+
+
 class WriterNet(nn.Module):
     """From a `Reading` to every site's keys [B, S, inner] and values [B, S, hidden]."""
 
@@ -128,6 +157,7 @@ class WriterNet(nn.Module):
         self.gate = nn.Linear(width + 1, sites)
         self.push = nn.Parameter(torch.eye(hidden).repeat(sites, 1, 1))
         self.scale = nn.Parameter(torch.full((sites,), 2.0 * inner**-0.5))
+        self.alpha = nn.Parameter(torch.full((sites,), _ALPHA).log())
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
         nn.init.normal_(self.key.weight, std=0.02)
@@ -147,26 +177,39 @@ class WriterNet(nn.Module):
         z = self.norm(x)
         keys = self.key(z).unflatten(-1, (len(config.sites), config.inner))
         values = self.value(z).unflatten(-1, (len(config.sites), config.hidden))
-        gates = 2 * torch.sigmoid(self.gate(torch.cat((z, reading.nll[..., None].to(z.dtype)), -1)))
-        gates = gates * reading.mask[..., None]
-        return [
-            (
-                self._key(site, reading.inputs[site], keys[:, :, site]),
-                self._value(site, reading.surprise, values[:, :, site], gates[..., site]),
-            )
-            for site in range(len(config.sites))
-        ]
+        gates = self.gate(torch.cat((z, reading.nll[..., None].to(z.dtype)), -1)).float()
+        roots = (math.log(2) / 2 + F.logsigmoid(gates) / 2).exp() * reading.mask[..., None]
+        written = []
+        for site in range(len(config.sites)):
+            key = self._key(site, reading.inputs[site], keys[:, :, site])
+            value = self._value(site, reading.surprise, values[:, :, site])
+            settled = self._settled(site, key, value, roots[..., site])
+            written.append((key / self.spread[site], settled.to(reading.surprise.dtype)))
+        return written
 
     def _key(self, site: int, raw: Tensor, moved: Tensor) -> Tensor:
         spread = self.spread[site]
         key = (raw.float() - self.mean[site]) / spread + moved.float() * self.config.inner**0.5
         centre = F.normalize(self.mean[site] / spread, dim=0)
         key = key - (key @ centre)[..., None] * centre
-        return F.normalize(key, dim=-1) / spread
+        return F.normalize(key, dim=-1)
 
-    def _value(self, site: int, surprise: Tensor, moved: Tensor, gate: Tensor) -> Tensor:
+    def _value(self, site: int, surprise: Tensor, moved: Tensor) -> Tensor:
         value = surprise @ self.push[site].to(surprise.dtype).T + moved.to(surprise.dtype)
-        return value * (gate * self.scale[site]).to(surprise.dtype)[..., None]
+        return value * self.scale[site].to(surprise.dtype)
+
+    def _settled(self, site: int, key: Tensor, value: Tensor, root: Tensor) -> Tensor:
+        """Values [B, S, hidden] whose sum of outer products with the keys is the ridge solution.
+
+        root: [B, S], the gates' square roots. 1 + alpha keeps a lone memory's strength.
+        """
+        alpha = self.alpha[site].float().exp()
+        with torch.autocast(key.device.type, enabled=False):
+            rooted = key * root[..., None]
+            alike = rooted @ rooted.transpose(1, 2)
+            system = torch.eye(key.shape[1], device=key.device) + alpha * alike
+            settled = solve(system, value.float() * root[..., None])
+        return settled * root[..., None] * (1 + alpha)
 
     @torch.no_grad()
     def observe(self, inputs: Sequence[Tensor], mask: Tensor, momentum: float) -> None:

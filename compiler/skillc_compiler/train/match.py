@@ -71,7 +71,7 @@ def make_matches(
         asked.append(Row())
         maker = FactMaker(generator.lexicon, rng)
         facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(2, 4))]
-        facts += maker.literals(rng.randint(0, 1))
+        facts += maker.literals(rng.randint(0, 2)) + maker.prohibitions(rng.randint(0, 1))
         text = statements(facts, rng, "test" if split == "test" else "train")
         for fact, said in _told(told[-1], encoder, text, facts, rng):
             ids = encoder.turns(generator.decorate(_thinned(rng.choice(fact.ask), rng))) + said
@@ -110,12 +110,20 @@ def _told(
             continue
         value = values[fact.value]
         partings = sorted({parting(value, each) for each in values.values()} - {0, len(value)})
-        depth = rng.choice(partings) if partings and rng.random() < _DEEP else 0
+        verb = _verb(encoder, fact)
+        depth = rng.choice(partings) if partings and not verb and rng.random() < _DEEP else 0
         if encoding.ids[token : token + depth + 1] != value[: depth + 1]:
             depth = 0  # the document's tokens are others, as behind a space
-        places[len(before) + token + depth] = (fact, value[:depth])
+        places[len(before) + token + depth] = (fact, verb + value[:depth])
     _add(row, before + encoding.ids, sorted(places), rng.randrange(*_DOCUMENTS))
     return [places[token] for token in sorted(places)]
+
+
+def _verb(encoder: Encoder, fact: Fact) -> list[int]:
+    """What an answer says before its value: `rebasing` a branch."""
+    encoding = encoder.tokenizer.encode(fact.answer, add_special_tokens=False)
+    token = encoding.char_to_token(fact.answer.find(fact.value))
+    return list(encoding.ids[: token or 0])
 
 
 def _add(row: Row, ids: Sequence[int], places: Sequence[int], start: int) -> None:

@@ -21,7 +21,7 @@ class Weights:
     """Loss weights of the parts of a row.
 
     `entry` is that of the tokens which choose among a skill's answers: the first one and every
-    later one at which another answer of the same skill parts from this one.
+    later one at which another answer of the same skill, or one near to it, parts from this one.
     """
 
     skill: float = 0.25
@@ -129,8 +129,11 @@ def _sequel(question: Question, encoder: Encoder) -> tuple[list[int], list[int]]
 
 
 def _rivals(sample: Sample, question: Question, encoder: Encoder) -> list[Sequence[int]]:
-    """What the skill's other facts would be answered with, in this question's form."""
-    others = (replace(question, kind=f.kind, answer=f.answer) for f in sample.facts)
+    """What the skill's other facts would be answered with, in this question's form, or nearly."""
+    others = [replace(question, kind=f.kind, answer=f.answer) for f in sample.facts]
+    for fact in sample.facts:
+        if fact.answer == question.answer:
+            others += [replace(question, answer=near) for near in fact.near]
     return [encoder.reply(other.reply) for other in others if other.answer != question.answer]
 
 
