@@ -9,6 +9,7 @@ as long as the base's choices on unrelated prompts stay.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -269,7 +270,7 @@ def candidates(layers: int) -> tuple[int, ...]:
 
 
 def untrained(config: WriterConfig, push: Tensor | None = None) -> WriterNet:
-    """A writer whose learned residuals are zero: a plain step of the gradient.
+    """A writer whose learned residuals are zero and whose memories add up: a step of the gradient.
 
     `push` [sites, hidden, hidden] is the way from output embeddings back to a site's output.
     """
@@ -277,6 +278,7 @@ def untrained(config: WriterConfig, push: Tensor | None = None) -> WriterNet:
     net = WriterNet(config).eval()
     torch.nn.init.zeros_(net.key.weight)
     torch.nn.init.zeros_(net.value.weight)
+    torch.nn.init.constant_(net.alpha, math.log(1e-6))
     if push is not None:
         net.push.data.copy_(push)
     return net.requires_grad_(False)

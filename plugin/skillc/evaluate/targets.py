@@ -46,7 +46,7 @@ TARGETS: dict[str, dict[str, Target]] = {
 
 FLOORS: dict[str, dict[str, Target]] = {
     "commands": {
-        "adapter_exact": (">=", 0.05),
+        "adapter_exact": (">=", 0.15),
         "none_exact": ("<=", 0.05),
         "wrong_exact": ("<=", 0.05),
         "mean_exact": ("<=", 0.05),
