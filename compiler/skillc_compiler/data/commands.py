@@ -102,6 +102,83 @@ def house_shape(words: Words, rng: random.Random) -> Shape:
     return shape
 
 
+_PROGRAMS = (
+    "make just npm pnpm yarn go cargo git docker kubectl helm python pytest uv nox ruff mypy ruby"
+    " bundle rails mix dotnet mvn gradle bazel terraform ansible aws gcloud psql redis-cli curl jq"
+    " rsync ssh sudo npx deno bun tox hatch pip php composer swift xcodebuild sbt clj opam cabal"
+).split()
+_JOINTS = ("-", "-", "_", ".", ":", "/", "::", "@", "+", "=", ",")
+
+
+def wild_shape(words: Words, rng: random.Random) -> Shape:
+    """Commands of no fixed shape that begin alike: any parts that a shell would take."""
+    begins = [_program(words, rng)]
+    begins += [_part(words, rng) for _ in range(rng.choice((0, 0, 1, 1, 2)))]
+
+    def shape(words: Words, rng: random.Random, name: str, flags: str) -> str:
+        parts = [_part(words, rng) for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4)))]
+        parts.insert(rng.randint(0, len(parts)), name if rng.random() < 0.7 else _part(words, rng))
+        head = begins[: rng.randint(1, len(begins))]
+        return " ".join((*head, *parts)) + (flags if rng.random() < 0.3 else "")
+
+    return shape
+
+
+def _program(words: Words, rng: random.Random) -> str:
+    draw = rng.random()
+    if draw < 0.35:
+        return rng.choice(_PROGRAMS)
+    if draw < 0.7:
+        return words.tool()
+    name = words.joined(rng.choice("-_"), 1, 2)
+    return f"{words.directory()}/{name}" + rng.choice(("", "", ".sh", ".py", ".rb", ".ts"))
+
+
+def _part(words: Words, rng: random.Random) -> str:
+    """One argument: a word, a flag, a setting, a path, a number, something quoted."""
+    word, joint = words.word, rng.choice(_JOINTS)
+    make: tuple[Callable[[], str], ...] = (
+        word,
+        word,
+        lambda: words.joined(joint),
+        lambda: f"--{words.joined('-', 1, 3)}",
+        lambda: f"--{words.joined('-', 1, 2)}",
+        lambda: f"--{word()}={_plain(words, rng)}",
+        lambda: f"--{words.joined('-', 1, 2)} {_plain(words, rng)}",
+        lambda: f"-{rng.choice('abcdefghijklmnopqrstuvwxyzABDEFGILMNPRSTVX')}",
+        lambda: f"-{rng.choice('cdfinoptCDP')} {_plain(words, rng)}",
+        lambda: f"-{rng.choice('DPX')}{word()}={_plain(words, rng)}",
+        lambda: f"{words.joined('_', 1, 2).upper()}={_plain(words, rng)}",
+        words.file,
+        words.directory,
+        lambda: f"{words.directory()}/{rng.choice(('...', '*', '**', word()))}",
+        lambda: "".join(word().capitalize() for _ in range(rng.choice((1, 2, 2, 3)))),
+        lambda: f"{rng.choice(('@', ':', '//', '+', '.'))}{word()}{joint}{word()}",
+        lambda: _plain(words, rng),
+        lambda: f"{rng.choice(chr(34) + chr(39))}{word()} {word()}{joint}{word()}".replace("=", " "),
+        lambda: rng.choice(("&&", "|", "--", "||", ">")) + f" {words.tool()}",
+        lambda: f"{word()}[{word()}]" if rng.random() < 0.5 else f"{{{word()}: {words.number()}}}",
+    )
+    part = rng.choice(make)()
+    return part + part[0] if part[0] in "\"'" else part
+
+
+def _plain(words: Words, rng: random.Random) -> str:
+    """The value of a flag."""
+    draw = rng.random()
+    if draw < 0.3:
+        return words.number()
+    if draw < 0.4:
+        return words.version()
+    if draw < 0.45:
+        return words.date()
+    if draw < 0.55:
+        return words.number(1, 99) + rng.choice(("s", "m", "h", "%", "M", "GiB", "d", "x"))
+    if draw < 0.65:
+        return words.file()
+    return words.joined(rng.choice("-_.,:/"), 1, 2)
+
+
 def command(
     words: Words,
     rng: random.Random,

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from skillc_compiler.data.facts import Fact
-from skillc_compiler.data.lexicon import Lexicon
+from skillc_compiler.data.forms import Forms
+from skillc_compiler.data.lexicon import Lexicon, load
 
 Style = Callable[[Sequence[Fact], random.Random, str], str]
 
@@ -172,13 +173,20 @@ def _checklist(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
     return "\n".join(f"- [ ] {_cap(fact.say)} (`{fact.value}`)" for fact in facts)
 
 
+def _free(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
+    """In no template; only what is trained on is written so."""
+    pairs = [(rng.choice((fact.say, fact.head)), fact.value) for fact in facts]
+    return Forms(load("train").fillers, rng).lines(pairs)
+
+
 _STYLES: dict[str, tuple[Style, ...]] = {
-    "train": (
+    "val": (
         _prose, _prose, _prose, _bullets, _bullets, _bullets, _numbered, _table, _fenced, _blocks,
         _headed, _console, _defined, _explained, _inverted,
     ),
     "test": (_prose, _questions, _arrows, _checklist),
 }  # fmt: skip
+_STYLES["train"] = (*_STYLES["val"], *[_free] * 8)
 _PLAIN = 0.12  # share of training documents that know no Markdown
 
 
@@ -203,7 +211,7 @@ def body(
     """
     split = "test" if lexicon.split == "test" else "train"
     parts: list[str] = []
-    styles = (_inverted,) if inverted else _STYLES[split]
+    styles = (_inverted,) if inverted else _STYLES[lexicon.split]
     sections = _sections(facts, rng, split, styles)
     if rng.random() < 0.4:
         rng.shuffle(sections)
@@ -222,8 +230,9 @@ def body(
 
 
 def statements(facts: Sequence[Fact], rng: random.Random, split: str) -> str:
-    """The facts stated once each, and nothing else."""
-    return "\n\n".join(text for _, text in _sections(facts, rng, split, _STYLES[split]))
+    """The facts stated once each, and nothing else, as a split (train, val, test) has it."""
+    form = "test" if split == "test" else "train"
+    return "\n\n".join(text for _, text in _sections(facts, rng, form, _STYLES[split]))
 
 
 def _sections(
@@ -232,7 +241,9 @@ def _sections(
     """Headings and texts: first the commands', then the others'."""
     commands = [fact for fact in facts if fact.kind == "command"]
     others = [fact for fact in facts if fact.kind != "command"]
-    return _command_sections(commands, rng, split, styles) + _other_sections(others, rng, split)
+    free = _free in styles
+    found = _command_sections(commands, rng, split, styles)
+    return found + _other_sections(others, rng, split, free=free)
 
 
 def _with_filler(text: str, lexicon: Lexicon, rng: random.Random) -> str:
@@ -253,17 +264,21 @@ def _command_sections(
     return sections
 
 
-def _other_sections(facts: Sequence[Fact], rng: random.Random, split: str) -> list[tuple[str, str]]:
+def _other_sections(
+    facts: Sequence[Fact], rng: random.Random, split: str, *, free: bool
+) -> list[tuple[str, str]]:
     if not facts:
         return []
-    lines = [_other_line(fact, rng) for fact in facts]
+    lines = [_other_line(fact, rng, free=free) for fact in facts]
     if rng.random() < 0.4:
         return [("", line) for line in lines]
     joined = "\n".join(f"- {line}" for line in lines) if rng.random() < 0.6 else " ".join(lines)
     return [(rng.choice(_NOTES[split]), joined)]
 
 
-def _other_line(fact: Fact, rng: random.Random) -> str:
+def _other_line(fact: Fact, rng: random.Random, *, free: bool) -> str:
+    if free and fact.kind == "literal" and rng.random() < 0.25:
+        return Forms(load("train").fillers, rng).line(fact.head, fact.value)
     if fact.kind == "literal" and rng.random() < 0.25:
         return f"{fact.head}: `{fact.value}`"
     return fact.say

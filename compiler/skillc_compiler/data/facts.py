@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from skillc_compiler.data.commands import Shape, command, house_shape, shapes
+from skillc_compiler.data.commands import Shape, command, house_shape, shapes, wild_shape
+from skillc_compiler.data.forms import Forms, thinned
 from skillc_compiler.data.lexicon import Intent, Lexicon, Saying
 from skillc_compiler.data.words import Words
 
 # How a user turns an infinitive phrase into a request; test frames never occur in training.
 _HOUSE = 0.35  # share of projects that run most of their commands through a script of their own
+# In training: shares of projects with commands of no shape, of commands from elsewhere, of requests
+# in no frame, and of phrases that lack some words.
+_WILD, _FOREIGN, _FREE, _THIN = 0.35, 0.15, 0.4, 0.25
+_LOST = 0.2  # share of words that a thinned phrase lacks
 _ASKS = {
     "train": (
         "How do I {say}?", "How can I {say}?", "What is the command to {say}?", "I want to {say}.",
@@ -48,11 +53,16 @@ class Fact:
 
 
 class FactMaker:
-    """Draws facts with fresh strings from one split's lexicon."""
+    """Draws facts with fresh strings from one split's lexicon; some commands from `strings`."""
 
-    def __init__(self, lexicon: Lexicon, rng: random.Random) -> None:
+    def __init__(
+        self, lexicon: Lexicon, rng: random.Random, strings: Sequence[str] = ()
+    ) -> None:
         self.lexicon = lexicon
         self.rng = rng
+        self.forms = Forms(lexicon.fillers, rng)
+        self._strings = strings
+        self._free = lexicon.split == "train"  # other splits have what their templates give
         self.words = Words(rng, lexicon.nouns, lexicon.tools)
         self._shapes = shapes(lexicon.split)
 
@@ -64,11 +74,15 @@ class FactMaker:
         runners = rng.sample(self._shapes, min(rng.choice((1, 2, 2, 3)), len(self._shapes)))
         if self.lexicon.split != "test" and rng.random() < _HOUSE:
             runners = [house_shape(self.words, rng), *runners[:1]]
+        elif self._free and rng.random() < _WILD:
+            runners = [wild_shape(self.words, rng), *runners[: rng.choice((0, 1))]]
         facts: list[Fact] = []
         for intent in intents:
             if len(facts) >= count:
                 break
             text = command(self.words, rng, rng.choice(runners), intent.words, intent.flags)
+            if self._strings and rng.random() < _FOREIGN:
+                text = rng.choice(self._strings)
             facts.append(self._command(intent, text, "", ""))
             if self.lexicon.qualifiers and rng.random() < 0.15 and len(facts) < count:
                 facts.append(self._variant(intent, text))
@@ -116,6 +130,7 @@ class FactMaker:
         suffix = f" {say}" if say else ""
         stated = rng.choice(intent.say)
         asks = self._asks(intent, stated)
+        stated = self.thinned(stated)
         return Fact(
             kind="command",
             id=intent.id + (f"+{say}" if say else ""),
@@ -132,9 +147,18 @@ class FactMaker:
         frames = _ASKS["test" if self.lexicon.split == "test" else "train"]
         asks = [rng.choice(intent.ask) for _ in range(2)]
         for phrase in (*(rng.choice(intent.say) for _ in range(2)), stated):
+            if self._free and rng.random() < _FREE:
+                asks.append(self.forms.ask(phrase))
+                continue
             frame = rng.choice(frames)
             asks.append(frame.format(say=phrase, Say=phrase[:1].upper() + phrase[1:]))
         return asks
+
+    def thinned(self, phrase: str) -> str:
+        """In training often without some of its words."""
+        if self._free and self.rng.random() < _THIN:
+            return thinned(phrase, self.rng, _LOST)
+        return phrase
 
     def _variant(self, intent: Intent, text: str) -> Fact:
         qualifier = self.rng.choice(self.lexicon.qualifiers)

@@ -24,6 +24,9 @@ _DECORATIONS = {
 }  # fmt: skip
 
 
+_REMARKS = 0.4  # share of training questions that have any remark beside them
+
+
 @dataclass(frozen=True)
 class Question:
     """What a user asks of one skill and the literal answer; `tools` are OpenAI tool schemas.
@@ -62,6 +65,7 @@ class Sample:
 class Shape:
     """How large and how distracting the generated documents are.
 
+    `others` is the chance of each fact to be no command; some commands are taken from `strings`.
     With `lookup`, operations are random words that are asked for by themselves, and in a share
     `inverted` of the documents every command stands before them.
     """
@@ -74,6 +78,8 @@ class Shape:
     chat: float = 0.05
     lookup: bool = False
     inverted: float = 0.0
+    others: float = 0.35
+    strings: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Generator:
@@ -83,7 +89,7 @@ class Generator:
         self.lexicon: Lexicon = load(split)
         self.rng = random.Random(f"{split}-{seed}")
         self.shape = shape or Shape()
-        self._maker = FactMaker(self.lexicon, self.rng)
+        self._maker = FactMaker(self.lexicon, self.rng, self.shape.strings)
 
     def __iter__(self) -> Iterator[Sample]:
         while True:
@@ -104,7 +110,7 @@ class Generator:
 
     def _facts(self, count: int) -> list[Fact]:
         rng = self.rng
-        others = sum(rng.random() < 0.35 for _ in range(count))
+        others = sum(rng.random() < self.shape.others for _ in range(count))
         others = min(others, count - 1)
         facts = self._maker.commands(count - others)
         literals = sum(rng.random() < 0.5 for _ in range(others))
@@ -140,7 +146,7 @@ class Generator:
                 yield Question("outside", self.decorate(self._uncovered(covered)), UNKNOWN, tools)
             else:
                 fact = order[i % len(order)]
-                ask = self.decorate(rng.choice(fact.ask))
+                ask = self.decorate(self._maker.thinned(rng.choice(fact.ask)))
                 yield Question(fact.kind, ask, fact.answer, tools)
 
     def with_tools(self, sample: Sample, tools: Tools, sequels: float) -> Sample:
@@ -165,5 +171,7 @@ class Generator:
 
     def decorate(self, ask: str) -> str:
         """The question with a polite or hurried frame around it."""
+        if self.lexicon.split == "train" and self.rng.random() < _REMARKS:
+            return self._maker.forms.around(ask)
         split = "test" if self.lexicon.split == "test" else "train"
         return self.rng.choice(_DECORATIONS[split]).format(ask=ask)

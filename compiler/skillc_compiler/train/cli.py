@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from skillc_compiler.errors import CompilerError
+from skillc_compiler.bases import Base
+from skillc_compiler.errors import BaseModelError, CompilerError
 from skillc_compiler.families.writer_net import WriterNet
+from skillc_compiler.gguf_base import read_base_weights, read_tokenizer
 from skillc_compiler.train.curves import draw_curves
 from skillc_compiler.train.export import export
 from skillc_compiler.train.feed import Feed, real_texts
@@ -45,17 +48,27 @@ def train_base(
 
 
 def train_compiler(
-    recipe_name: str, out: Path, *, texts: Sequence[Path] = (), seed: int = 0, minutes: float = 0
+    recipe_name: str,
+    out: Path,
+    *,
+    texts: Sequence[Path] = (),
+    seed: int = 0,
+    minutes: float = 0,
+    start: Base | None = None,
 ) -> None:
-    """Stage two: the writer, jointly with the base that stage one left in `out`."""
+    """Stage two: the writer, jointly with the base that stage one left in `out`.
+
+    Or with both as `start` has them, whose shapes the recipe must have.
+    """
     recipe = load_recipe(recipe_name)
     _prepare(out, seed)
-    start = out / "text.pt"
-    if not start.is_file():
-        raise CompilerError(f"no trained base in {out}: run `skillc train base --out {out}` first")
-    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     run = Run(Nano(recipe.base), WriterNet(recipe.writer))
-    run.model.load_state_dict(torch.load(start, weights_only=True)["model"])
+    if start is None:
+        _load_stage_one(run.model, out)
+    else:
+        load_pair(start, run.model, run.writer)
+        read_tokenizer(start.gguf).save(str(out / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     feed = Feed(
         recipe.joint.data, tokenizer.to_str(), real_texts(texts), seed + 1,
         weights=recipe.joint.weights, drills=recipe.joint.drills,
@@ -67,6 +80,29 @@ def train_compiler(
     _curves(out)
     if run.step == recipe.joint.steps:
         export_pair(recipe_name, out)
+
+
+def _load_stage_one(model: Nano, out: Path) -> None:
+    path = out / "text.pt"
+    if not path.is_file():
+        raise CompilerError(f"no trained base in {out}: run `skillc train base --out {out}` first")
+    model.load_state_dict(torch.load(path, weights_only=True)["model"])
+
+
+def load_pair(start: Base, model: Nano, writer: WriterNet | None) -> None:
+    """Give a base and a writer the weights of an installed pair. Raises CompilerError."""
+    if start.compiler_dir is None:
+        raise CompilerError(f"base {start.name}: has no compiler to start from")
+    try:
+        weights = read_base_weights(start.gguf)[1]
+        weights.pop("lm_head.weight", None)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        if writer is not None:
+            saved = load_file(start.compiler_dir / "compiler.safetensors")
+            writer.load_state_dict({name: value.float() for name, value in saved.items()})
+    except (OSError, RuntimeError, BaseModelError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CompilerError(f"base {start.name}: cannot be started from: {reason}") from error
 
 
 def _growth(joint: Stage) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import random
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from skillc_compiler.train.recipe import DataConfig
 from skillc_compiler.train.step import FULL, Options
 
 _GROUP = 4
+_SPAN = re.compile(r"`([\w./@$~-][^`\n]{3,70}\w)`")
 _SEQUELS = 0.4  # share of tool calls that are followed by their result
 # What clients put there on their own account; it must change nothing.
 _SYSTEM = (
@@ -83,6 +85,13 @@ def real_texts(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 @cache
+def _strings(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Commands and paths that stand in code spans of real texts, each once."""
+    spans = dict.fromkeys(span for text in texts for span in _SPAN.findall(text))
+    return tuple(span for span in spans if span.isascii() and {" ", "/"} & set(span))
+
+
+@cache
 def _encoder(tokenizer_json: str) -> Encoder:
     return Encoder(Tokenizer.from_str(tokenizer_json))
 
@@ -125,7 +134,10 @@ def _document_step(feed: Feed, number: int, size: float) -> Step:
     rng = random.Random(f"{feed.seed}/{group}/{size}")
     low, high = data.facts
     most = max(low, round(low + (high - low) * size))
-    shape = Shape((low, most), data.questions, data.filler * size, 0.0, data.outside, data.chat)
+    shape = Shape(
+        (low, most), data.questions, data.filler * size, 0.0, data.outside, data.chat,
+        others=data.others, strings=_strings(feed.texts),
+    )  # fmt: skip
     generator = Generator(feed.split, rng.getrandbits(40), shape)
     items = [_item(feed, generator, rng, size) for _ in range(data.skills * _GROUP)]
     items.sort(key=lambda item: len(item.sample.text))
@@ -181,8 +193,7 @@ def _drill_step(feed: Feed, number: int, size: float) -> Step:
     drill = _drill(feed.tokenizer_json)
     if feed.stage == "drill" and rng.random() < backwards(size):
         return Step(drill.reversed_batch(rng, tokens=6144), [])
-    tokens = 9000 if feed.stage == "drill" else 6000  # the joint stage reads them twice
-    batch = drill.batch(rng, size, feed.weights, tokens=tokens)
+    batch = drill.batch(rng, size, feed.weights, tokens=feed.data.drill_tokens)
     return Step(batch, [[row] for row in range(len(batch.lengths))])
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from skillc_compiler.data.document import statements
 from skillc_compiler.data.facts import Fact, FactMaker
+from skillc_compiler.data.forms import thinned
 from skillc_compiler.data.generate import Generator
 from skillc_compiler.families.writer_net import WriterNet, rotary
 from skillc_compiler.train import ops
@@ -72,7 +73,7 @@ def make_matches(
         maker = FactMaker(generator.lexicon, rng)
         facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(2, 4))]
         facts += maker.literals(rng.randint(0, 2)) + maker.prohibitions(rng.randint(0, 1))
-        text = statements(facts, rng, "test" if split == "test" else "train")
+        text = statements(facts, rng, split)
         for fact, said in _told(told[-1], encoder, text, facts, rng):
             ids = encoder.turns(generator.decorate(_thinned(rng.choice(fact.ask), rng))) + said
             _add(asked[-1], ids, [len(ids) - 1], rng.randrange(*_QUESTIONS))
@@ -84,11 +85,7 @@ def make_matches(
 
 def _thinned(phrase: str, rng: random.Random) -> str:
     """The phrase without some of its words, often: no single word is to be relied on."""
-    words = phrase.split()
-    if rng.random() < 0.4:
-        return phrase
-    kept = [word for word in words if rng.random() >= _LOST]
-    return " ".join(kept if len(kept) > 1 else words)
+    return phrase if rng.random() < 0.4 else thinned(phrase, rng, _LOST)
 
 
 def _fewer(fact: Fact, rng: random.Random) -> Fact:

@@ -45,6 +45,8 @@ class DataConfig:
     lookup: float = 0.0
     inverted: float = 0.0
     match: int = 0
+    others: float = 0.35
+    drill_tokens: int = 6000
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Stage:
     teach_weight: float = 0.0  # of the KL to the text arm's answers
     match_weight: float = 0.0  # of telling lines apart (see `train.match`)
     drills: int = 0  # its first steps, which are drills (see `train.drill`)
+    observe: bool = True  # whether the writer's statistics of its inputs move
     grow: float = 0.0  # share of the steps after them in which documents grow to their full size
 
 
@@ -107,22 +110,41 @@ class Recipe:
 
 
 def load_recipe(name: str) -> Recipe:
-    """Read a shipped recipe by name, or any TOML file by path."""
+    """Read a shipped recipe by name, or any TOML file by path.
+
+    One with `extends = NAME` has only what differs from the recipe of that name.
+    """
+    try:
+        return _recipe(Path(name).stem, _values(name))
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise CompilerError(f"recipe {name}: {error}") from error
+
+
+def _values(name: str) -> dict[str, Any]:
+    values = tomllib.loads(_text(name))
+    extended = values.pop("extends", None)
+    return values if extended is None else _merged(_values(extended), values)
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    tables = {
+        key: _merged(old[key], value)
+        for key, value in new.items()
+        if isinstance(value, dict) and key in old
+    }
+    return {**old, **new, **tables}
+
+
+def _text(name: str) -> str:
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
             raise CompilerError(f"no recipe at {path}: give the path of a TOML file")
-        text = path.read_text(encoding="utf-8")
-    else:
-        source = resources.files("skillc_compiler.train") / "recipes" / f"{name}.toml"
-        if not source.is_file():
-            raise CompilerError(f"no recipe named {name!r}: the shipped one is `nano`")
-        text = source.read_text(encoding="utf-8")
-    try:
-        values = tomllib.loads(text)
-        return _recipe(path.stem, values)
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise CompilerError(f"recipe {name}: {error}") from error
+        return path.read_text(encoding="utf-8")
+    source = resources.files("skillc_compiler.train") / "recipes" / f"{name}.toml"
+    if not source.is_file():
+        raise CompilerError(f"no recipe named {name!r}: shipped are `nano` and `nano-more`")
+    return source.read_text(encoding="utf-8")
 
 
 def _recipe(name: str, values: dict[str, Any]) -> Recipe:

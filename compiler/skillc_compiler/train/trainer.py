@@ -16,6 +16,7 @@ from skillc_compiler.families.writer_net import WriterNet
 from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, stream
 from skillc_compiler.train.match import compare
+from skillc_compiler.train.muon import Muon
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.progress import Progress
 from skillc_compiler.train.recipe import Recipe, Schedule, Stage
@@ -59,7 +60,7 @@ class Run:
 def optimizers(
     model: Nano, writer: WriterNet | None, stage: Stage, schedule: Schedule
 ) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan 2024, scaled as in arXiv 2502.16982) for matrices, AdamW for the rest."""
+    """Muon for matrices, AdamW for the rest."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for module in (model, writer):
@@ -68,7 +69,7 @@ def optimizers(
             (others if plain else matrices).append(parameter)
     decay = schedule.weight_decay
     return [
-        torch.optim.Muon(matrices, lr=stage.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=stage.lr, weight_decay=decay),
         torch.optim.AdamW(others, lr=stage.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -175,8 +176,8 @@ def train(
             for optimizer, rate in zip(run.optimizers, (stage.lr, stage.adam_lr), strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = rate * factor
-            momentum = _momentum(run.step, stage)
-            with torch.autocast("cpu", torch.bfloat16):
+            momentum = _momentum(run.step, stage) if stage.observe else 0.0
+            with ops.autocast():
                 loss, rates = _loss(run, step, stage, momentum, recipe)
             torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, recipe.schedule.clip)

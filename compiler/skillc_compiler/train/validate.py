@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, make_step
 from skillc_compiler.train.match import compare
 from skillc_compiler.train.recipe import Recipe
@@ -30,7 +31,7 @@ def validation(feed: Feed, recipe: Recipe) -> Callable[[Run], dict[str, float]]:
     def evaluate(run: Run) -> dict[str, float]:
         totals: dict[str, list[int]] = {}
         found: dict[str, float] = {}
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), ops.autocast():
             for number in range(STEPS):
                 step = make_step(held, number, 1.0)
                 for name, share in _matched(run, step, recipe).items():

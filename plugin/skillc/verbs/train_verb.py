@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from skillc_compiler.bases import find_base
 from skillc_compiler.errors import CompilerError
 
 
@@ -80,13 +81,20 @@ def base(*, recipe: str, out: Path, texts: tuple[Path, ...], minutes: float, see
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="A shipped recipe, or the path of a TOML file.  [default: nano; with --base: frozen]",
+    help="A shipped recipe, or the path of a TOML file.  [default: nano; with --base: frozen;"
+    " with --start: nano-more]",
+)
+@click.option(
+    "--start",
+    metavar="NAME",
+    help="Go on from this base and its compiler, both of which are trained.",
 )
 def compiler(
     *,
     name: str | None,
     family: str | None,
     recipe: str | None,
+    start: str | None,
     out: Path,
     texts: tuple[Path, ...],
     minutes: float,
@@ -94,11 +102,17 @@ def compiler(
 ) -> int:
     """Train a compiler: a recipe's, jointly with its base, or one for any base.
 
-    Without --base it goes on from the base that `train base` left in DIR. With it the base is
+    Without --base it goes on from the base that `train base` left in DIR, or with --start from a
+    finished pair such as `nano`. With it the base is
     frozen; 'accelerate launch -m skillc train compiler --base NAME ...' trains on several devices.
     """
     options: dict[str, Any] = {"texts": texts, "seed": seed, "minutes": minutes}
-    if name is not None:
+    if start is not None:
+        if name is not None or family is not None:
+            raise click.UsageError("--start has no meaning with --base or --family")
+        options["start"] = find_base(start)
+        trainer().train_compiler(recipe or "nano-more", out, **options)
+    elif name is not None:
         base_trainer().train_compiler(name, recipe or "frozen", out, family=family, **options)
     elif family is not None:
         raise click.UsageError("--family has no meaning without --base")
