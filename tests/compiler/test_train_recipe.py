@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
+from skillc_compiler.bases import find_base
 from skillc_compiler.errors import CompilerError
-from skillc_compiler.gguf_base import read_base_info
+from skillc_compiler.gguf_base import read_base_info, read_base_weights
+from skillc_compiler.train.cli import load_pair
 from skillc_compiler.train.feed import Feed, Step
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.recipe import load_recipe
@@ -57,10 +62,10 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def skillc_train(what: str, recipe: Path, out: Path) -> None:
+def skillc_train(what: str, recipe: Path, out: Path, *more: str) -> None:
     """As a process: torch.compile warns of things that only torch can change."""
     command = [sys.executable, "-m", "skillc", "train", what, "--recipe", str(recipe), "--out"]
-    done = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(out), *more], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -78,6 +83,48 @@ def test_all_stages_run_resume_and_export(recipe: Path, tmp_path: Path) -> None:
     before = {stage: (out / f"{stage}.pt").stat().st_mtime_ns for stage in STAGES}
     skillc_train("base", recipe, out)
     assert {stage: (out / f"{stage}.pt").stat().st_mtime_ns for stage in STAGES} == before
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_an_installed_pair(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    skillc_train("base", recipe, first)
+    skillc_train("compiler", recipe, first)
+    monkeypatch.setenv("SKILLC_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "bases").mkdir(parents=True)
+    (first / "export").rename(tmp_path / "home" / "bases" / "tiny")
+    more = tmp_path / "more.toml"
+    more.write_text(f"extends = {str(recipe)!r}\n[joint]\nlr = 1e-9\nadam_lr = 1e-9\n", "utf-8")
+    skillc_train("compiler", more, second, "--start", "tiny")
+    old = read_base_weights(tmp_path / "home" / "bases" / "tiny" / "base.gguf")[1]
+    new = read_base_weights(second / "export" / "base.gguf")[1]
+    assert all(np.allclose(old[name], new[name], atol=1e-3) for name in old)
+    tokenizers = [(out / "tokenizer.json").read_text("utf-8") for out in (first, second)]
+    assert Tokenizer.from_str(tokenizers[0]).get_vocab() == (
+        Tokenizer.from_str(tokenizers[1]).get_vocab()
+    )
+
+
+def test_a_pair_of_another_shape_is_no_start(tmp_path: Path) -> None:
+    recipe = load_recipe("nano")
+    small = Nano(replace(recipe.base, num_hidden_layers=3))
+    with pytest.raises(CompilerError, match="base nano: cannot be started from") as caught:
+        load_pair(find_base("nano"), small, None)
+    assert "\n" not in str(caught.value)
+    bare = replace(find_base("nano"), compiler_dir=None)
+    with pytest.raises(CompilerError, match="has no compiler"):
+        load_pair(bare, Nano(recipe.base), None)
+
+
+def test_a_recipe_extends_another_one() -> None:
+    nano, more = load_recipe("nano"), load_recipe("nano-more")
+    assert (more.base, more.writer, more.matchers) == (nano.base, nano.writer, nano.matchers)
+    assert more.drill == nano.drill and more.joint.weights == nano.joint.weights
+    assert more.joint.data.skills < nano.joint.data.skills
+    assert more.joint.data.slim == 0.03 and more.joint.data.none == nano.joint.data.none
+    assert not more.joint.drills and not more.joint.observe
 
 
 def test_a_stage_has_its_own_data_and_weights() -> None:

@@ -9,6 +9,7 @@ before, between and after, any separator, any way to set a command apart.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 
 _GLUE = (
@@ -64,7 +65,8 @@ class Forms:
         else:
             text = f"{phrase}{between}{shown}"
         mark = rng.choice(_MARKS)
-        return f"{mark}{text}{rng.choice(_ENDS) if text[-1] != chr(10) else ''}".rstrip("\n")
+        end = "" if text.endswith("\n") else rng.choice(_ENDS)
+        return re.sub(r"[ \t]+$", "", f"{mark}{text}{end}", flags=re.MULTILINE).strip("\n")
 
     def lines(self, pairs: Sequence[tuple[str, str]]) -> str:
         """A line a pair, of one look or of many."""

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_SPARE, _ROUNDS = 32, 3  # of the subspace iteration: more directions than wanted, and rounds
 _ALPHA = 0.01  # where the strength begins: nearly the sum, which a fresh network learns from sooner
 
 
@@ -227,12 +228,16 @@ def apply_write(inputs: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def low_rank(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best rank-`rank` LoRA (A [rank, inner], B [hidden, rank]) of sum_t v_t k_t^T.
+    """Nearly the best rank-`rank` LoRA (A [rank, inner], B [hidden, rank]) of sum_t v_t k_t^T.
 
-    keys [S, inner], values [S, hidden]; Eckart-Young by whichever decomposition is smaller. Square
-    roots of the singular values go to both sides; missing directions are zero rows.
+    keys [S, inner], values [S, hidden]. Square roots of the singular values go to both sides;
+    missing directions are zero rows. Where `rank` is far below S and hidden, the directions are
+    found by subspace iteration (Halko et al., arXiv 0909.4061); else as Eckart-Young has them.
     """
-    left, right = _decompose(keys.double(), values.double(), rank)
+    if rank + _SPARE < min(values.shape):
+        left, right = _iterate(keys.float(), values.float(), rank)
+    else:
+        left, right = _decompose(keys.double(), values.double(), rank)
     weight = right.norm(dim=1)
     root = weight.sqrt()
     a = torch.zeros(rank, keys.shape[1])
@@ -240,6 +245,22 @@ def low_rank(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     a[: len(weight)] = right / root.clamp_min(1e-12)[:, None]
     b[:, : len(weight)] = left * root
     return a, b
+
+
+def _iterate(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """As `_decompose`; a few products with the square of the sum, from the same start each time."""
+    if len(keys) > values.shape[1]:
+        dense = values.T @ keys
+        square = dense @ dense.T
+    else:
+        square = values.T @ (keys @ keys.T) @ values
+    start = torch.Generator().manual_seed(0)
+    span = torch.randn(len(square), rank + _SPARE, generator=start).to(square)
+    for _ in range(_ROUNDS):
+        span = torch.linalg.qr(square @ span).Q
+    inner = span.T @ square @ span
+    left = span @ torch.linalg.eigh(inner).eigenvectors.flip(1)[:, :rank]
+    return left, (values @ left).T @ keys
 
 
 def _decompose(keys: Tensor, values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
