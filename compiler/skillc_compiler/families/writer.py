@@ -126,17 +126,12 @@ class Writer:
     def memories(self, text: str) -> dict[int, tuple[Tensor, Tensor]]:
         """Keys [S, inner] and values [S, hidden] of every token of `text`, by site layer.
 
-        Texts over one chunk are read in overlapping chunks whose memories add up.
+        Texts over one chunk are read in overlapping chunks; their memories are solved for together.
         """
         prefix, ids = self.reading(text)
-        parts = [self.net(self.read(prefix + chunk)) for chunk in _chunks(ids)]
-        return {
-            layer: (
-                torch.cat([part[site][0][0] for part in parts]),
-                torch.cat([part[site][1][0] for part in parts]),
-            )
-            for site, layer in enumerate(self.net.config.sites)
-        }
+        proposed = [self.net.propose(self.read(prefix + chunk)) for chunk in _chunks(ids)]
+        settled = zip(self.net.config.sites, self.net.settle(proposed), strict=True)
+        return {layer: (keys[0], values[0]) for layer, (keys, values) in settled}
 
     def reading(self, text: str) -> tuple[list[int], list[int]]:
         """The tokens in front of every chunk of a text, and the text's own."""

@@ -137,6 +137,30 @@ def solve(system: Tensor, wanted: Tensor) -> Tensor:
     return found
 
 
+def _system(alike: Tensor, alpha: Tensor) -> Tensor:
+    return torch.eye(alike.shape[-1], device=alike.device) + alpha * alike
+
+
+@dataclass
+class Memories:
+    """What one site would keep, before it is solved for.
+
+    keys: [B, S, inner], of length one; values: [B, S, hidden]; roots: [B, S], of the gates.
+    """
+
+    keys: Tensor
+    values: Tensor
+    roots: Tensor
+
+
+def _joined(parts: Sequence[Memories]) -> Memories:
+    return Memories(
+        torch.cat([part.keys for part in parts], 1),
+        torch.cat([part.values for part in parts], 1),
+        torch.cat([part.roots for part in parts], 1),
+    )
+
+
 class WriterNet(nn.Module):
     """From a `Reading` to every site's keys [B, S, inner] and values [B, S, hidden]."""
 
@@ -166,6 +190,19 @@ class WriterNet(nn.Module):
 
     def forward(self, reading: Reading) -> list[tuple[Tensor, Tensor]]:
         """One (keys, values) pair a site; masked tokens have zero values."""
+        return self.settle([self.propose(reading)])
+
+    def settle(self, proposed: Sequence[Sequence[Memories]]) -> list[tuple[Tensor, Tensor]]:
+        """The pairs for what was proposed for each part of one text, solved for together."""
+        written = []
+        for site, parts in enumerate(zip(*proposed, strict=True)):
+            found = parts[0] if len(parts) == 1 else _joined(parts)
+            settled = self._settled(site, found.keys, found.values, found.roots)
+            written.append((found.keys / self.spread[site], settled.to(found.values.dtype)))
+        return written
+
+    def propose(self, reading: Reading) -> list[Memories]:
+        """What every site would keep of what was read."""
         config = self.config
         features = [
             norm(h.float()) for norm, h in zip(self.state_norms, reading.states, strict=True)
@@ -180,13 +217,14 @@ class WriterNet(nn.Module):
         values = self.value(z).unflatten(-1, (len(config.sites), config.hidden))
         gates = self.gate(torch.cat((z, reading.nll[..., None].to(z.dtype)), -1)).float()
         roots = (math.log(2) / 2 + F.logsigmoid(gates) / 2).exp() * reading.mask[..., None]
-        written = []
-        for site in range(len(config.sites)):
-            key = self._key(site, reading.inputs[site], keys[:, :, site])
-            value = self._value(site, reading.surprise, values[:, :, site])
-            settled = self._settled(site, key, value, roots[..., site])
-            written.append((key / self.spread[site], settled.to(reading.surprise.dtype)))
-        return written
+        return [
+            Memories(
+                self._key(site, reading.inputs[site], keys[:, :, site]),
+                self._value(site, reading.surprise, values[:, :, site]),
+                roots[..., site],
+            )
+            for site in range(len(config.sites))
+        ]
 
     def _key(self, site: int, raw: Tensor, moved: Tensor) -> Tensor:
         spread = self.spread[site]
@@ -206,10 +244,14 @@ class WriterNet(nn.Module):
         """
         alpha = self.alpha[site].float().exp()
         with torch.autocast(key.device.type, enabled=False):
-            rooted = key * root[..., None]
-            alike = rooted @ rooted.transpose(1, 2)
-            system = torch.eye(key.shape[1], device=key.device) + alpha * alike
-            settled = solve(system, value.float() * root[..., None])
+            rooted, wanted = key * root[..., None], value.float() * root[..., None]
+            flat = rooted.transpose(1, 2)
+            if key.shape[1] <= key.shape[2]:
+                settled = solve(_system(rooted @ flat, alpha), wanted)
+            else:  # the same by Woodbury's identity: a long text costs no cube of its length
+                settled = wanted - alpha * rooted @ solve(
+                    _system(flat @ rooted, alpha), flat @ wanted
+                )
         return settled * root[..., None] * (1 + alpha)
 
     @torch.no_grad()
