@@ -1,4 +1,4 @@
-"""Frames and commands drawn at random: they keep what they frame, and the test split's stay held out."""
+"""Frames and commands drawn at random keep what they frame; those of the test split stay held out."""
 
 from __future__ import annotations
 

@@ -74,6 +74,20 @@ def test_truncation_is_the_best_approximation(length: int) -> None:
     assert torch.allclose(a.norm(dim=1), b.norm(dim=0), rtol=1e-3)
 
 
+@pytest.mark.parametrize("length", [150, 600])
+def test_iterated_directions_are_as_good_as_the_best(length: int) -> None:
+    torch.manual_seed(0)
+    keys = torch.randn(length, 320)
+    values = torch.randn(length, 256) * torch.logspace(0, -2, 256)
+    a, b = low_rank(keys, values, 64)
+    dense = values.T @ keys
+    best = torch.linalg.svdvals(dense)[64:].square().sum().sqrt()
+    assert torch.linalg.matrix_norm(dense - b @ a) < 1.005 * best
+    assert torch.allclose(a.norm(dim=1), b.norm(dim=0), rtol=1e-3)
+    again = low_rank(keys, values, 64)
+    assert torch.equal(a, again[0]) and torch.equal(b, again[1])
+
+
 def test_fewer_memories_than_rank_leave_zero_directions() -> None:
     torch.manual_seed(0)
     keys, values = torch.randn(3, 96), torch.randn(3, 64)
@@ -150,6 +164,34 @@ def test_a_closed_gate_leaves_the_others_alone() -> None:
         found = _solved(net, key, value, gate)
         alone = _solved(net, key[:8], value[:8], gate[:8])
     assert torch.allclose(found, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [20, 200])
+def test_the_memories_minimise_the_ridge_regression(length: int) -> None:
+    """Texts shorter and longer than a key has entries, which are solved differently."""
+    torch.manual_seed(0)
+    net = WriterNet(WRITER)
+    net.alpha.data.fill_(math.log(0.7))
+    key, value = F.normalize(torch.randn(length, 96), dim=-1), torch.randn(length, 64)
+    gate = torch.rand(length) * 2
+    with torch.no_grad():
+        found = _solved(net, key, value, gate) * 0.7 / 1.7
+    slope = ((found @ key.T - value.T) * gate) @ key + found / 0.7
+    assert slope.abs().max() < 1e-3 * found.abs().max()
+
+
+def test_the_parts_of_a_text_are_solved_for_together() -> None:
+    torch.manual_seed(0)
+    net = WriterNet(WRITER)
+    net.alpha.data.fill_(math.log(0.7))
+    with torch.no_grad():
+        parts = [net.propose(reading(30)), net.propose(reading(100))]
+        for site, (keys, values) in enumerate(net.settle(parts)):
+            key = torch.cat([part[site].keys for part in parts], 1)[0]
+            value = torch.cat([part[site].values for part in parts], 1)[0]
+            gate = torch.cat([part[site].roots for part in parts], 1)[0].square()
+            wanted = _solved(net, key, value, gate)
+            assert torch.allclose(values[0].T @ keys[0] * net.spread[site], wanted, atol=1e-3)
 
 
 def test_the_solution_has_the_gradient_of_its_system() -> None:

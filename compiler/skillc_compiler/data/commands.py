@@ -155,7 +155,9 @@ def _part(words: Words, rng: random.Random) -> str:
         lambda: "".join(word().capitalize() for _ in range(rng.choice((1, 2, 2, 3)))),
         lambda: f"{rng.choice(('@', ':', '//', '+', '.'))}{word()}{joint}{word()}",
         lambda: _plain(words, rng),
-        lambda: f"{rng.choice(chr(34) + chr(39))}{word()} {word()}{joint}{word()}".replace("=", " "),
+        lambda: f"{rng.choice(chr(34) + chr(39))}{word()} {word()}{joint}{word()}".replace(
+            "=", " "
+        ),
         lambda: rng.choice(("&&", "|", "--", "||", ">")) + f" {words.tool()}",
         lambda: f"{word()}[{word()}]" if rng.random() < 0.5 else f"{{{word()}: {words.number()}}}",
     )

@@ -55,9 +55,7 @@ class Fact:
 class FactMaker:
     """Draws facts with fresh strings from one split's lexicon; some commands from `strings`."""
 
-    def __init__(
-        self, lexicon: Lexicon, rng: random.Random, strings: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, lexicon: Lexicon, rng: random.Random, strings: Sequence[str] = ()) -> None:
         self.lexicon = lexicon
         self.rng = rng
         self.forms = Forms(lexicon.fillers, rng)
