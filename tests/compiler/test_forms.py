@@ -1,4 +1,4 @@
-"""Frames and commands drawn at random keep what they frame; those of the test split stay held out."""
+"""Frames and commands drawn at random keep what they frame; the test split's stay held out."""
 
 from __future__ import annotations
 

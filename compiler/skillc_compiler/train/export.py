@@ -19,7 +19,8 @@ from skillc_compiler.train.recipe import Recipe
 def export(recipe: Recipe, run: Path, target: Path, strength: float = 1.0) -> None:
     """Write base.gguf (f16), compiler.safetensors (f16) and compiler.json from `run` to `target`.
 
-    Everything that the compiler writes is multiplied by `strength`. Raises CompilerError when `run` holds no joint checkpoint.
+    Everything that the compiler writes is multiplied by `strength`. Raises CompilerError when
+    `run` holds no joint checkpoint.
     """
     checkpoint = run / "joint.pt"
     if not checkpoint.is_file():
