@@ -78,27 +78,18 @@ def test_an_output_folder_is_needed(run: Run) -> None:
     assert (done.code, "Missing option '--out'" in done.err) == (2, True)
 
 
-def test_a_pair_is_gone_on_with_and_turned_up(
+def test_a_finished_pair_is_gone_on_with(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[str, tuple[Any, ...]]] = []
-    started: list[str] = []
+    calls: list[tuple[Any, ...]] = []
 
     def train(*args: Any, start: Any, **options: Any) -> None:
-        calls.append(("train", args))
-        started.append(start.name)
+        calls.append((*args, start.name))
 
-    trainer = SimpleNamespace(
-        train_compiler=train, export_pair=lambda *args: calls.append(("export", args))
-    )
-    monkeypatch.setattr(train_verb, "trainer", lambda: trainer)
+    monkeypatch.setattr(train_verb, "trainer", lambda: SimpleNamespace(train_compiler=train))
     assert run("train", "compiler", "--start", "nano", "--out", tmp_path).code == 0
-    assert run("train", "export", "--out", tmp_path, "--strength", "1.25").code == 0
-    assert calls == [("train", ("nano-more", tmp_path)), ("export", ("nano", tmp_path, 1.25))]
-    assert started == ["nano"]
+    assert calls == [("nano-more", tmp_path, "nano")]
     done = run("train", "compiler", "--start", "nano", "--base", "nano", "--out", tmp_path)
     assert (done.code, "--start has no meaning with --base" in done.err) == (2, True)
     done = run("train", "compiler", "--start", "gone", "--out", tmp_path)
     assert (done.code, "gone" in done.err) == (2, True)
-    done = run("train", "export", "--base", "nano", "--out", tmp_path, "--strength", "2")
-    assert (done.code, "--strength has no meaning with --base" in done.err) == (2, True)

@@ -111,10 +111,10 @@ def _growth(joint: Stage) -> list[float]:
     return [min(1.0, 0.2 + 0.8 * (step - joint.drills) / span) for step in range(joint.steps)]
 
 
-def export_pair(recipe_name: str, out: Path, strength: float = 1.0) -> Path:
+def export_pair(recipe_name: str, out: Path) -> Path:
     """Write what ships (base.gguf, compiler.safetensors, compiler.json) to `out`/export."""
     target = out / "export"
-    export(load_recipe(recipe_name), out, target, strength)
+    export(load_recipe(recipe_name), out, target)
     print(f"base and compiler -> {target}", file=sys.stderr)
     return target
 

@@ -16,11 +16,10 @@ from skillc_compiler.gguf_write import write_base_gguf
 from skillc_compiler.train.recipe import Recipe
 
 
-def export(recipe: Recipe, run: Path, target: Path, strength: float = 1.0) -> None:
+def export(recipe: Recipe, run: Path, target: Path) -> None:
     """Write base.gguf (f16), compiler.safetensors (f16) and compiler.json from `run` to `target`.
 
-    Everything that the compiler writes is multiplied by `strength`. Raises CompilerError when
-    `run` holds no joint checkpoint.
+    Raises CompilerError when `run` holds no joint checkpoint.
     """
     checkpoint = run / "joint.pt"
     if not checkpoint.is_file():
@@ -28,8 +27,7 @@ def export(recipe: Recipe, run: Path, target: Path, strength: float = 1.0) -> No
     state = torch.load(checkpoint, weights_only=True)
     target.mkdir(parents=True, exist_ok=True)
     _write_base(recipe, state["model"], run / "tokenizer.json", target / "base.gguf")
-    written = state["writer"] | {"scale": state["writer"]["scale"] * strength}
-    weights = {name: value.half().contiguous() for name, value in written.items()}
+    weights = {name: value.half().contiguous() for name, value in state["writer"].items()}
     path = target / "compiler.safetensors"
     save_file(weights, path)
     path.chmod(0o644)  # safetensors makes it the owner's alone
@@ -40,7 +38,6 @@ def export(recipe: Recipe, run: Path, target: Path, strength: float = 1.0) -> No
         "base_hash": file_sha256(target / "base.gguf"),
         "recipe": recipe.name,
         "steps": state["step"],
-        "strength": strength,
         "writer": recipe.writer.to_dict(),
     }
     (target / "compiler.json").write_text(

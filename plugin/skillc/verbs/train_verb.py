@@ -126,20 +126,13 @@ def compiler(
 @click.option("--recipe", metavar="NAME", help="The recipe, without --base.  [default: nano]")
 @click.option("--force", is_flag=True, help="With --base: replace the compiler that it has.")
 @click.option(
-    "--strength",
-    type=click.FloatRange(min=0, min_open=True, max=4),
-    default=1.0,
-    show_default=True,
-    help="Without --base: what its adapters are multiplied by; 'eval --suite sweep' compares some.",
-)
-@click.option(
     "--out",
     required=True,
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder of the checkpoints.",
 )
-def export(*, name: str | None, recipe: str | None, force: bool, strength: float, out: Path) -> int:
+def export(*, name: str | None, recipe: str | None, force: bool, out: Path) -> int:
     """Turn what was trained into what is used.
 
     With --base the result becomes that base's compiler. Without, base.gguf and the compiler's files
@@ -149,13 +142,11 @@ def export(*, name: str | None, recipe: str | None, force: bool, strength: float
     if name is not None:
         if recipe is not None:
             raise click.UsageError("--recipe has no meaning with --base: DIR knows its recipe")
-        if strength != 1.0:
-            raise click.UsageError("--strength has no meaning with --base")
         base_trainer().export_compiler(name, out, force=force)
     elif force:
         raise click.UsageError("--force has no meaning without --base")
     else:
-        trainer().export_pair(recipe or "nano", out, strength)
+        trainer().export_pair(recipe or "nano", out)
     return 0
 
 
