@@ -112,10 +112,12 @@ class Recipe:
 def load_recipe(name: str) -> Recipe:
     """Read a shipped recipe by name, or any TOML file by path.
 
-    One with `extends = NAME` has only what differs from the recipe of that name.
+    One with `extends = NAME` has only what differs from the recipe of that name. `name` is that of
+    the base which it trains, if the file's is another.
     """
     try:
-        return _recipe(Path(name).stem, _values(name))
+        values = _values(name)
+        return _recipe(values.pop("name", Path(name).stem), values)
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise CompilerError(f"recipe {name}: {error}") from error
 
