@@ -12,7 +12,8 @@ from skillc_compiler.data.facts import FactMaker
 from skillc_compiler.data.lexicon import load
 from skillc_compiler.families.writer_net import WriterConfig, WriterNet
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.match import Matches, compare, make_matches, stated
+from skillc_compiler.train.lines import Matches, make_matches, stated
+from skillc_compiler.train.match import compare, within
 from skillc_compiler.train.nano import Nano, NanoConfig
 from skillc_compiler.train.recipe import Matchers
 from skillc_compiler.train.rows import Rows
@@ -55,6 +56,39 @@ def test_each_line_has_a_question_with_what_is_said_before(encoder: Encoder) -> 
         assert ids == matches.documents.tokens[where, at - len(said) : at].tolist()
         begun += bool(said)
     assert 0 < begun < len(questions) and banned
+
+
+def test_commands_that_all_begin_alike_are_compared_behind_that(encoder: Encoder) -> None:
+    deep = 0
+    for seed in range(12):
+        matches = make_matches(encoder, random.Random(seed), documents=12)
+        opened = " ".join(map(str, encoder.open_assistant))
+        said = []
+        for row, place in compared(matches.questions):
+            asked = " ".join(map(str, matches.questions.tokens[row, : place + 1].tolist()))
+            said.append(asked.rsplit(opened, 1)[1].split())
+        begun = [tuple(each) for each in said if each]
+        most = max(map(begun.count, begun), default=0)
+        deep += most > 0.25 * len(said)
+    assert 2 <= deep <= 10
+
+
+def test_a_document_without_an_answer_teaches_to_find_nothing(
+    encoder: Encoder, matches: Matches
+) -> None:
+    nano = model(encoder)
+    document = torch.tensor([row for row, _ in compared(matches.documents)])
+    scores = torch.full((len(document), len(document)), -9.0)
+    scores[matches.same] = 9.0
+    nothing = torch.zeros(len(document), len(matches.lengths))
+    good = float(within(scores, nothing, matches, document))
+    assert good < 0.01
+    assert float(within(scores, nothing - 40, matches, document)) > 1.0
+    assert float(within(scores, nothing + 40, matches, document)) > 1.0
+    assert float(within(-scores, nothing, matches, document)) > 1.0
+    found = compare(nano, None, matches, MATCHERS)["match"]
+    torch.autograd.backward(found.loss)
+    assert all(each.grad is None or each.grad.isfinite().all() for each in nano.parameters())
 
 
 def test_there_is_always_something_to_tell_apart(encoder: Encoder) -> None:

@@ -124,6 +124,17 @@ def wild_shape(words: Words, rng: random.Random) -> Shape:
     return shape
 
 
+def alike_shape(words: Words, rng: random.Random) -> Shape:
+    """Commands that share all that stands before their name, which may be several words."""
+    begin = " ".join([_program(words, rng), *(_part(words, rng) for _ in range(rng.randint(0, 2)))])
+    joint = rng.choice((" ", " ", " ", " ", "/", ":", ".", "-", " --"))
+
+    def shape(words: Words, rng: random.Random, name: str, flags: str) -> str:
+        return f"{begin}{joint}{name}{flags}"
+
+    return shape
+
+
 def _program(words: Words, rng: random.Random) -> str:
     draw = rng.random()
     if draw < 0.35:

@@ -64,16 +64,14 @@ class FactMaker:
         self.words = Words(rng, lexicon.nouns, lexicon.tools)
         self._shapes = shapes(lexicon.split)
 
-    def commands(self, count: int) -> list[Fact]:
-        """`count` commands of different meaning; some come in pairs that differ in one flag."""
+    def commands(self, count: int, runner: Shape | None = None) -> list[Fact]:
+        """`count` commands of different meaning; some come in pairs that differ in one flag.
+
+        All are of the shape `runner`, if there is one.
+        """
         rng = self.rng
         intents = rng.sample(self.lexicon.intents, min(count, len(self.lexicon.intents)))
-        # A project runs most of its commands through one or two runners.
-        runners = rng.sample(self._shapes, min(rng.choice((1, 2, 2, 3)), len(self._shapes)))
-        if self.lexicon.split != "test" and rng.random() < _HOUSE:
-            runners = [house_shape(self.words, rng), *runners[:1]]
-        elif self._free and rng.random() < _WILD:
-            runners = [wild_shape(self.words, rng), *runners[: rng.choice((0, 1))]]
+        runners = [runner] if runner else self._runners()
         facts: list[Fact] = []
         for intent in intents:
             if len(facts) >= count:
@@ -85,6 +83,16 @@ class FactMaker:
             if self.lexicon.qualifiers and rng.random() < 0.15 and len(facts) < count:
                 facts.append(self._variant(intent, text))
         return facts
+
+    def _runners(self) -> list[Shape]:
+        """The one to three shapes that a project's commands have."""
+        rng = self.rng
+        runners = rng.sample(self._shapes, min(rng.choice((1, 2, 2, 3)), len(self._shapes)))
+        if self.lexicon.split != "test" and rng.random() < _HOUSE:
+            return [house_shape(self.words, rng), *runners[:1]]
+        if self._free and rng.random() < _WILD:
+            return [wild_shape(self.words, rng), *runners[: rng.choice((0, 1))]]
+        return runners
 
     def lookups(self, count: int) -> list[Fact]:
         """Commands for operations that mean nothing: random words, asked for by the same words.
@@ -192,7 +200,8 @@ class FactMaker:
         return facts
 
     def _stated(self, saying: Saying, kind: str, value: str, answer: str, head: str) -> Fact:
-        say = self.rng.choice(saying.say).format(v=value)
+        said = self.rng.choice(saying.say)
+        say = self.thinned(said).format(v=value)
         return Fact(kind, saying.id, say, head, value, saying.ask, answer)
 
     def conventions(self, count: int) -> list[Fact]:

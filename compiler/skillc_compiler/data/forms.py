@@ -98,7 +98,10 @@ def _joined(*parts: str) -> str:
 
 
 def thinned(phrase: str, rng: random.Random, lost: float) -> str:
-    """The phrase without a share `lost` of its words, so that no single one is relied on."""
+    """The phrase without a share `lost` of its words, so that no single one is relied on.
+
+    What is to be filled in (`{v}`) stays.
+    """
     words = phrase.split()
-    kept = [word for word in words if rng.random() >= lost]
+    kept = [word for word in words if "{" in word or rng.random() >= lost]
     return " ".join(kept if len(kept) > 1 else words)

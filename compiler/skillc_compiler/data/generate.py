@@ -146,7 +146,10 @@ class Generator:
                 yield Question("outside", self.decorate(self._uncovered(covered)), UNKNOWN, tools)
             else:
                 fact = order[i % len(order)]
-                ask = self.decorate(self._maker.thinned(rng.choice(fact.ask)))
+                ask = rng.choice(fact.ask)
+                if fact.kind != "apply":  # whose words are what the rule is applied to
+                    ask = self._maker.thinned(ask)
+                ask = self.decorate(ask)
                 yield Question(fact.kind, ask, fact.answer, tools)
 
     def with_tools(self, sample: Sample, tools: Tools, sequels: float) -> Sample:

@@ -102,7 +102,8 @@ def load(split: str) -> Lexicon:
         literals=tuple(_saying(row, split, more) for row in _rows("literals.jsonl")),
         conventions=tuple(_saying(row, split, more) for row in _rows("conventions.jsonl")),
         prohibitions=tuple(_saying(row, split, more) for row in _rows("prohibitions.jsonl")),
-        outside=_slice([row["ask"] for row in _rows("outside.jsonl")], split),
+        outside=_slice([row["ask"] for row in _rows("outside.jsonl")], split)
+        + _extra(more, {"id": "outside"}, "ask"),
         fillers=_slice([row["text"] for row in filler if row["kind"] == "sentence"], split),
         sections=_slice([row["text"] for row in filler if row["kind"] == "section"], split),
         descriptions=_slice([row["text"] for row in _rows("descriptions.jsonl")], split),

@@ -19,7 +19,7 @@ from skillc_compiler.data.generate import UNKNOWN, Generator, Question, Sample, 
 from skillc_compiler.data.tools import Tools, slim_box, slim_prompt, tool_box
 from skillc_compiler.train.drill import Drill, backwards
 from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.match import Matches, make_matches
+from skillc_compiler.train.lines import Matches, make_matches
 from skillc_compiler.train.packing import (
     Batch,
     Item,

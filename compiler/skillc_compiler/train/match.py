@@ -12,136 +12,24 @@ an answer with the token that goes on in the line. A writer's keys are taught in
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from skillc_compiler.data.document import statements
-from skillc_compiler.data.facts import Fact, FactMaker
-from skillc_compiler.data.forms import thinned
-from skillc_compiler.data.generate import Generator
-from skillc_compiler.families.writer_net import WriterNet, rotary
-from skillc_compiler.train import ops
-from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.nano import Layer, Nano, Trace
-from skillc_compiler.train.packing import parting
+from skillc_compiler.families.writer_net import WriterNet
+from skillc_compiler.train.heads import Heads, projected
+from skillc_compiler.train.lines import Matches
+from skillc_compiler.train.lookups import NOTHING
+from skillc_compiler.train.nano import Nano, Trace
 from skillc_compiler.train.recipe import Matchers
-from skillc_compiler.train.rows import Row, Rows, in_blocks, pack
+from skillc_compiler.train.rows import Rows
 from skillc_compiler.train.step import read_skill
 
-Heads = Sequence[tuple[int, int]]
-
+_FAR = -1e4
 _STANDING_OUT = 3.0  # the weight of a score's distance from the mean, in standard deviations
-_DEEP = 0.7  # share of commands looked up where they part from another of their document
-_LOST = 0.2  # share of words that a thinned phrase lacks
-_BEFORE = 160  # characters before a command in which its words must stand
-_DOCUMENTS, _QUESTIONS = (0, 400), (450, 900)  # where they begin, in tokens
-
-
-@dataclass
-class Matches:
-    """Documents and questions, with weights > 0 where they are compared.
-
-    documents: one token of each command or value, K places; questions: the last token before that
-    one in the answer, K places. same [K, K]: true where the line answers the question.
-    lengths: of the documents, in tokens.
-    """
-
-    documents: Rows
-    questions: Rows
-    same: Tensor
-    lengths: list[int]
-
-
-def make_matches(
-    encoder: Encoder, rng: random.Random, *, documents: int, split: str = "train"
-) -> Matches:
-    """Questions in any wording about lines in any form, one a line, of at least so many documents.
-
-    There are two lines at least.
-    """
-    generator = Generator(split, rng.getrandbits(40))
-    told: list[Row] = []
-    asked: list[Row] = []
-    lines: list[tuple[str, tuple[int, ...]]] = []
-    while len(told) < documents or len(lines) < 2:
-        told.append(Row())
-        asked.append(Row())
-        maker = FactMaker(generator.lexicon, rng)
-        facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(2, 4))]
-        facts += maker.literals(rng.randint(0, 2)) + maker.prohibitions(rng.randint(0, 1))
-        text = statements(facts, rng, split)
-        for fact, said in _told(told[-1], encoder, text, facts, rng):
-            ids = encoder.turns(generator.decorate(_thinned(rng.choice(fact.ask), rng))) + said
-            _add(asked[-1], ids, [len(ids) - 1], rng.randrange(*_QUESTIONS))
-            lines.append((fact.id, tuple(said)))
-    same = torch.tensor([[line == answer for line in lines] for answer in lines])
-    lengths = [len(row.tokens) for row in told]
-    return Matches(pack(told, encoder.end), in_blocks(asked, encoder.end), same, lengths)
-
-
-def _thinned(phrase: str, rng: random.Random) -> str:
-    """The phrase without some of its words, often: no single word is to be relied on."""
-    return phrase if rng.random() < 0.4 else thinned(phrase, rng, _LOST)
-
-
-def _fewer(fact: Fact, rng: random.Random) -> Fact:
-    return replace(fact, say=_thinned(fact.say, rng), head=_thinned(fact.head, rng))
-
-
-def _told(
-    row: Row, encoder: Encoder, text: str, facts: Sequence[Fact], rng: random.Random
-) -> list[tuple[Fact, list[int]]]:
-    """Adds a document to a row; its comparable facts by place, and what is said before it."""
-    encoding = encoder.tokenizer.encode(text, add_special_tokens=False)
-    before = [*encoder.open_system, *encoder.newline]
-    values = {fact.value: encoder.plain(fact.value) for fact in facts}
-    places: dict[int, tuple[Fact, list[int]]] = {}
-    for fact in facts:
-        at = stated(text, fact)
-        token = None if at < 0 else encoding.char_to_token(at)
-        if token is None:
-            continue
-        value = values[fact.value]
-        partings = sorted({parting(value, each) for each in values.values()} - {0, len(value)})
-        verb = _verb(encoder, fact)
-        depth = rng.choice(partings) if partings and not verb and rng.random() < _DEEP else 0
-        if encoding.ids[token : token + depth + 1] != value[: depth + 1]:
-            depth = 0  # the document's tokens are others, as behind a space
-        places[len(before) + token + depth] = (fact, verb + value[:depth])
-    _add(row, before + encoding.ids, sorted(places), rng.randrange(*_DOCUMENTS))
-    return [places[token] for token in sorted(places)]
-
-
-def _verb(encoder: Encoder, fact: Fact) -> list[int]:
-    """What an answer says before its value: `rebasing` a branch."""
-    encoding = encoder.tokenizer.encode(fact.answer, add_special_tokens=False)
-    token = encoding.char_to_token(fact.answer.find(fact.value))
-    return list(encoding.ids[: token or 0])
-
-
-def _add(row: Row, ids: Sequence[int], places: Sequence[int], start: int) -> None:
-    """Adds a segment with a weight at each of its places."""
-    begin = len(row.tokens)
-    row.add(ids, [0.0] * len(ids), len(row.spans) + 1, start)
-    for place in places:
-        row.weights[begin + place] = 1.0
-
-
-def stated(text: str, fact: Fact) -> int:
-    """Where the fact's command or value begins, if its words stand shortly before; else -1."""
-    words = (fact.head, fact.say) if fact.kind == "command" else (fact.head, fact.say[:12])
-    lowered, at = text.lower(), text.find(fact.value)
-    while at >= 0:
-        before = lowered[max(0, at - _BEFORE) : at]
-        longer = text.startswith(" -", at + len(fact.value))  # another command with one more flag
-        if not longer and any(each.lower() in before for each in words):
-            return at
-        at = text.find(fact.value, at + 1)
-    return -1
 
 
 def compare(
@@ -156,16 +44,43 @@ def compare(
 
 
 def _by_heads(model: Nano, matches: Matches, told: Trace, heads: Heads) -> Found:
-    """How well each of the heads (layer, head) tells the right line on its own."""
-    documents = _projected(model, matches.documents, told, heads, "k")
-    questions = _projected(model, matches.questions, _trace(model, matches.questions), heads, "q")
+    """How well each of the heads (layer, head) tells the right line on its own.
+
+    Every document but a question's own also teaches that it has no answer: there the head is to
+    find its first token, which stands for nothing, rather than any of its lines.
+    """
+    documents = projected(model, matches.documents, told, heads, "k")
+    questions = projected(model, matches.questions, _trace(model, matches.questions), heads, "q")
     scale = model.config.head_dim**-0.5
+    at, of = _places(matches.documents), _places(matches.questions)
     with torch.autocast("cpu", enabled=False):
-        scores = [
-            query.float() @ key.float().T * scale
-            for query, key in zip(questions, documents, strict=True)
+        scores, nothings = [], []
+        for query, key in zip(questions, documents, strict=True):
+            asked = query[of].float() * scale
+            scores.append(asked @ key[at].float().T)
+            nothings.append(asked @ key[:, NOTHING].float().T)
+        found = _found(scores, matches)
+        lost = [
+            within(score, nothing, matches, at[0])
+            for score, nothing in zip(scores, nothings, strict=True)
         ]
-        return _found(scores, matches.same)
+        return Found(found.loss + torch.stack(lost).mean(), found.right)
+
+
+def within(scores: Tensor, nothing: Tensor, matches: Matches, document: Tensor) -> Tensor:
+    """Loss of each question in each document: its line, or `nothing` [K, documents] without one.
+
+    document: [K], that of each line. Questions with an answer in the document weigh as much as all
+    others together; of those that may have one none is asked.
+    """
+    inside = F.one_hot(document, nothing.shape[1]).bool()
+    lines = torch.where(inside[None], scores[:, :, None], _FAR)
+    right = torch.where(matches.same[:, :, None], lines, _FAR).logsumexp(1)
+    has = (matches.same.float() @ inside.float()) > 0
+    near = (matches.near.float() @ inside.float()) > 0
+    losses = torch.logaddexp(lines.logsumexp(1), nothing) - torch.where(has, right, nothing)
+    lost = losses[has].mean()
+    return lost if near.all() else lost + losses[~near].mean()
 
 
 def _by_keys(
@@ -193,7 +108,7 @@ def _by_keys(
             weights = asked.inputs[site][of].float() @ memories[site][0][at].float().T
             weights = weights - weights.mean(1, keepdim=True)
             scores.append(_STANDING_OUT * weights / weights.std(1, keepdim=True).clamp_min(1e-6))
-        return _found(scores, matches.same)
+        return _found(scores, matches)
 
 
 @dataclass
@@ -207,12 +122,15 @@ class Found:
     right: Tensor
 
 
-def _found(scores: Sequence[Tensor], same: Tensor) -> Found:
+def _found(scores: Sequence[Tensor], matches: Matches) -> Found:
+    """Of all lines; another one about the same is neither right nor wrong."""
     losses, right = [], []
+    doubtful = matches.near & ~matches.same
     for each in scores:
-        losses += [_nce(each, same), _nce(each.T, same.T)]
+        clear = each.masked_fill(doubtful, _FAR)
+        losses += [_nce(clear, matches.same), _nce(clear.T, matches.same.T)]
         best = each.detach().argmax(1, keepdim=True)
-        right.append(same.gather(1, best).float().mean())
+        right.append(matches.same.gather(1, best).float().mean())
     return Found(torch.stack(losses).mean(), torch.stack(right))
 
 
@@ -228,24 +146,3 @@ def _places(rows: Rows) -> tuple[Tensor, ...]:
 def _trace(model: Nano, rows: Rows, sites: Sequence[int] = ()) -> Trace:
     trace: Trace = model(rows.tokens, rows.positions, rows.mask(), sites=sites)
     return trace
-
-
-def _projected(model: Nano, rows: Rows, trace: Trace, heads: Heads, kind: str) -> list[Tensor]:
-    """Queries ("q") or keys ("k") [places, head_dim] of each head at the places with a weight."""
-    config = model.config
-    cos, sin = rotary(rows.positions, config.head_dim, config.rope_theta)
-    cos, sin = cos[:, None], sin[:, None]
-    row, place = _places(rows)
-    found = []
-    for number, head in heads:
-        layer = model.model.layers[number]
-        assert isinstance(layer, Layer)
-        attention, at = layer.self_attn, head
-        project, norm = attention.q_proj, attention.q_norm
-        if kind == "k":
-            project, norm = attention.k_proj, attention.k_norm
-            at = head * config.num_key_value_heads // config.num_attention_heads
-        parts = project(layer.input_layernorm(trace.states[number]))
-        parts = parts.unflatten(-1, (-1, config.head_dim))
-        found.append(ops.head(parts, norm.weight, cos, sin, norm.eps)[row, at, place])
-    return found

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from skillc_compiler.data.generate import Question, Sample
 from skillc_compiler.train.encoder import Encoder
+from skillc_compiler.train.lookups import Located, Lookups
 from skillc_compiler.train.rows import SKILL, Row, Rows, in_blocks, pack
 
 
@@ -35,13 +36,15 @@ class Weights:
 class Batch:
     """One training step: B skills; `lengths` are the skills' token counts in `read`.
 
-    `idle` holds B texts that no skill has to do with: an adapter must not change them.
+    `idle` holds B texts that no skill has to do with: an adapter must not change them. `lookups`
+    are those of the answers in `read`.
     """
 
     read: Rows
     ask: Rows
     lengths: list[int]
     idle: Rows | None = None
+    lookups: Lookups = field(default_factory=Lookups)
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,10 @@ def make_batch(
     Only the first `in_text` questions are asked with the text in context as well: those rows are
     long, and attention over them is what a step costs most.
     """
-    read_rows, ask_rows, lengths = [], [], []
+    read_rows, ask_rows, lengths, lookups = [], [], [], Lookups()
     for item in items:
         skill = encoder.skill(item.sample.text)[:max_skill]
+        located = Located(item.sample.text, encoder, len(skill))
         read, ask = Row(), Row()
         read.add(skill, _thinned(len(skill), weights.skill, rng), SKILL, 0)
         for number, question in enumerate(item.sample.questions, 1):
@@ -84,6 +88,10 @@ def make_batch(
             loss = choosing(reply, _rivals(item.sample, question, encoder), weights)
             if number <= in_text:
                 prompt = encoder.after_skill(question)
+                chosen = [at for at, weight in enumerate(loss) if weight == weights.entry]
+                begin = len(read.tokens) + len(prompt) - 1
+                for at, wanted in located.wanted(item.sample, question, chosen).items():
+                    lookups.add(len(read_rows), begin + at, wanted)
                 _add(read, prompt, reply, loss, tail, number, len(skill), weights)
             if question.kind not in ("chat", "outside") and item.mode != "own":
                 reply = encoder.reply(item.unknown)
@@ -102,7 +110,7 @@ def make_batch(
         ask_rows.append(ask)
         lengths.append(len(skill))
     pad = encoder.end
-    return Batch(pack(read_rows, pad), in_blocks(ask_rows, pad), lengths)
+    return Batch(pack(read_rows, pad), in_blocks(ask_rows, pad), lengths, lookups=lookups)
 
 
 def idle_rows(texts: Sequence[Sequence[int]], encoder: Encoder) -> Rows:

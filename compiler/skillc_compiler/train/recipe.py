@@ -67,6 +67,7 @@ class Stage:
     idle_weight: float = 0.0  # of the KL to the bare base on unrelated texts
     teach_weight: float = 0.0  # of the KL to the text arm's answers
     match_weight: float = 0.0  # of telling lines apart (see `train.match`)
+    look_weight: float = 0.0  # of attending to what is answered (see `train.lookups`)
     drills: int = 0  # its first steps, which are drills (see `train.drill`)
     observe: bool = True  # whether the writer's statistics of its inputs move
     grow: float = 0.0  # share of the steps after them in which documents grow to their full size

@@ -101,8 +101,10 @@ class Outcome:
 
     idle: KL (nats a token) from the bare base to the base with adapters, on unrelated texts.
     teach: the same from the text arm to the adapter arm, on the answers both gave.
+    trace: what the base saw in the text arm's rows.
     """
 
+    trace: Trace
     text: Score
     adapter: Score
     idle: Tensor | None
@@ -135,6 +137,7 @@ def joint_step(
     answered = model(ask.tokens, ask.positions, ask.mask(), writes, keep=keep)
     own = dict(zip(sites, memories, strict=True))
     return Outcome(
+        trace,
         text,
         score(model, answered.hidden, ask),
         silence(model, batch.idle, own) if batch.idle is not None else None,

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from skillc_compiler.families.writer_net import WriterNet
 from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, stream
+from skillc_compiler.train.lookups import looked
 from skillc_compiler.train.match import compare
 from skillc_compiler.train.muon import Muon
-from skillc_compiler.train.nano import Nano
+from skillc_compiler.train.nano import Nano, Trace
 from skillc_compiler.train.progress import Progress
 from skillc_compiler.train.recipe import Recipe, Schedule, Stage
 from skillc_compiler.train.step import Score, joint_step, score
@@ -115,7 +116,11 @@ def _rates(prefix: str, result: Score) -> dict[str, float]:
 def _loss(
     run: Run, step: Step, stage: Stage, momentum: float, recipe: Recipe
 ) -> tuple[Tensor, dict[str, float]]:
-    loss, rates = _arms(run, step, stage, momentum)
+    loss, rates, trace = _arms(run, step, stage, momentum)
+    lookups, heads = step.batch.lookups, recipe.matchers.heads
+    if stage.look_weight and lookups.rows:
+        unseen, rates["look"] = looked(run.model, step.batch.read, trace, lookups, heads)
+        loss = loss + stage.look_weight * unseen
     if step.matches is not None:
         for name, found in compare(run.model, run.writer, step.matches, recipe.matchers).items():
             loss = loss + stage.match_weight * found.loss
@@ -123,12 +128,14 @@ def _loss(
     return loss, rates
 
 
-def _arms(run: Run, step: Step, stage: Stage, momentum: float) -> tuple[Tensor, dict[str, float]]:
+def _arms(
+    run: Run, step: Step, stage: Stage, momentum: float
+) -> tuple[Tensor, dict[str, float], Trace]:
     if run.writer is None:
         rows = step.batch.read
         trace = run.model(rows.tokens, rows.positions, rows.mask())
         result = score(run.model, trace.hidden, rows)
-        return result.loss, _rates("text", result)
+        return result.loss, _rates("text", result), trace
     outcome = joint_step(
         run.model, run.writer, step.batch, step.order, momentum, step.options,
         taught=stage.teach_weight > 0,
@@ -143,7 +150,7 @@ def _arms(run: Run, step: Step, stage: Stage, momentum: float) -> tuple[Tensor, 
         if weight and divergence is not None:
             loss = loss + weight * divergence
             rates[name] = float(divergence.detach())
-    return loss, rates
+    return loss, rates, outcome.trace
 
 
 def train(
