@@ -17,12 +17,13 @@ def processes(pid: int) -> Iterator[int]:
 
 def memory_mb(pid: int) -> float:
     """Resident memory of the server's processes, in MB (10^6 bytes)."""
-    total = 0
-    for one in processes(pid):
-        for line in Path(f"/proc/{one}/status").read_text("utf-8").splitlines():
-            if line.startswith("VmRSS:"):
-                total += int(line.split()[1])
-    return total * 1024 / 1e6
+    return sum(map(own_memory_mb, processes(pid)))
+
+
+def own_memory_mb(pid: int) -> float:
+    """Resident memory of this one process, in MB (10^6 bytes)."""
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024 / 1e6
 
 
 def open_files(pid: int) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from _bench import build_with_stand_ins, fill, say, skillc, use_base
-from _process import memory_mb, open_files
+from _process import memory_mb, open_files, own_memory_mb
 
 from skillc.figures import Target, print_figures
 from skillc.prometheus import Page
@@ -143,7 +143,8 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
         raise SystemExit(f"case {mix[refused[0]]} is answered {alone[refused[0]]}")
     expected = {i: text for i, (_, text) in alone.items()}
     warm(url, mix, expected, clients, seconds / 3)
-    before, files, copies = memory_mb(pid), open_files(pid), copies_mb(url)
+    before, own = memory_mb(pid), own_memory_mb(pid)
+    files, copies = open_files(pid), copies_mb(url)
     say(
         f"{before:.0f} MB, {copies:.0f} of them copies of prompts, and {files} open files"
         f" once warm; {seconds:.0f} s of load"
@@ -158,6 +159,7 @@ def soak(url: str, pid: int, seconds: float, clients: int) -> dict[str, float]:
         "refused": load.counts["refused"],
         "aborted": load.counts["aborted"],
         "rss_growth_mb": round(memory_mb(pid) - before, 1),
+        "server_growth_mb": round(own_memory_mb(pid) - own, 1),
         "copies_growth_mb": round(copies_mb(url) - copies, 1),
         "files_growth": open_files(pid) - files,
         "left_open": left,

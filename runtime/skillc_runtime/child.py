@@ -14,7 +14,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from skillc_runtime import wire
+from skillc_runtime import heap, wire
 from skillc_runtime.engine import Engine
 from skillc_runtime.events import Event, Failed, Finish
 from skillc_runtime.worker import Cancel, Job, Worker
@@ -69,6 +69,7 @@ class Child:
 
 def main(number: int) -> None:
     """Serve the socket with that number until it ends."""
+    heap.keep_large_blocks_apart()
     link = socket.socket(fileno=number)
     arriving = wire.messages(link)
     base, options = next(arriving)
