@@ -16,7 +16,7 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 class Info(ctypes.Structure):
-    _fields_ = [(f"f{i}", ctypes.c_size_t) for i in range(10)]  # struct mallinfo2; 4 is hblkhd
+    _fields_ = [(f"f{{i}}", ctypes.c_size_t) for i in range(10)]  # struct mallinfo2; 4 is hblkhd
 libc.mallinfo2.restype = Info
 if {kept}:
     heap.keep_large_blocks_apart()
