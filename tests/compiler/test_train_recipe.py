@@ -120,7 +120,7 @@ def test_a_pair_of_another_shape_is_no_start(tmp_path: Path) -> None:
 
 def test_a_recipe_extends_another_one() -> None:
     nano, more = load_recipe("nano"), load_recipe("nano-more")
-    assert more.name == "nano"
+    assert (more.name, more.title) == ("nano", "nano-more")
     assert (more.base, more.writer, more.matchers) == (nano.base, nano.writer, nano.matchers)
     assert more.drill == nano.drill and more.joint.weights == nano.joint.weights
     assert more.joint.data.skills < nano.joint.data.skills

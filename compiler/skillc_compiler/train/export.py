@@ -36,7 +36,7 @@ def export(recipe: Recipe, run: Path, target: Path) -> None:
         "family": "writer",
         "id": f"writer-{recipe.name}",
         "base_hash": file_sha256(target / "base.gguf"),
-        "recipe": recipe.name,
+        "recipe": recipe.title,
         "steps": state["step"],
         "writer": recipe.writer.to_dict(),
     }

@@ -82,8 +82,8 @@ def _alike(encoder: Encoder, runner: Shape, words: Words, rng: random.Random) ->
 
 
 def _facts(maker: FactMaker, rng: random.Random, runner: Shape | None) -> list[Fact]:
-    facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(1, 4), runner)]
-    return facts + maker.literals(rng.randint(0, 3)) + maker.prohibitions(rng.randint(0, 1))
+    facts = [_fewer(fact, rng) for fact in maker.commands(rng.randint(1, 3), runner)]
+    return facts + maker.literals(rng.randint(0, 2)) + maker.prohibitions(rng.randint(0, 1))
 
 
 def _thinned(phrase: str, rng: random.Random) -> str:

@@ -36,7 +36,9 @@ def compare(
     model: Nano, writer: WriterNet | None, matches: Matches, matchers: Matchers
 ) -> dict[str, Found]:
     """How well lines are told apart: `match` by the heads, `match_writes` by a writer's keys."""
-    told = _trace(model, matches.documents, writer.config.sites if writer else ())
+    layers = None if writer else _layers(matchers.heads)
+    sites = writer.config.sites if writer else ()
+    told = _trace(model, matches.documents, sites, layers)
     found = {"match": _by_heads(model, matches, told, matchers.heads)}
     if writer is not None:
         found["match_writes"] = _by_keys(model, writer, matches, told, matchers.sites)
@@ -50,7 +52,8 @@ def _by_heads(model: Nano, matches: Matches, told: Trace, heads: Heads) -> Found
     find its first token, which stands for nothing, rather than any of its lines.
     """
     documents = projected(model, matches.documents, told, heads, "k")
-    questions = projected(model, matches.questions, _trace(model, matches.questions), heads, "q")
+    trace = _trace(model, matches.questions, layers=_layers(heads))
+    questions = projected(model, matches.questions, trace, heads, "q")
     scale = model.config.head_dim**-0.5
     at, of = _places(matches.documents), _places(matches.questions)
     with torch.autocast("cpu", enabled=False):
@@ -143,6 +146,11 @@ def _places(rows: Rows) -> tuple[Tensor, ...]:
     return (rows.weights > 0).nonzero(as_tuple=True)
 
 
-def _trace(model: Nano, rows: Rows, sites: Sequence[int] = ()) -> Trace:
-    trace: Trace = model(rows.tokens, rows.positions, rows.mask(), sites=sites)
+def _layers(heads: Heads) -> int:
+    """How many layers there are below the heads."""
+    return max(layer for layer, _ in heads)
+
+
+def _trace(model: Nano, rows: Rows, sites: Sequence[int] = (), layers: int | None = None) -> Trace:
+    trace: Trace = model(rows.tokens, rows.positions, rows.mask(), sites=sites, layers=layers)
     return trace

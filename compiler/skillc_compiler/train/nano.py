@@ -195,17 +195,19 @@ class Nano(nn.Module):
         writes: Writes | None = None,
         sites: Sequence[int] = (),
         keep: Tensor | None = None,
+        layers: int | None = None,
     ) -> Trace:
         """tokens, positions [B, L]; mask [B * L / block, 1, block, block], true where allowed.
 
-        Writes act where `keep` [B, L] is true, everywhere without it.
+        Writes act where `keep` [B, L] is true, everywhere without it. Only the first `layers`
+        layers are computed, if that is given.
         """
         x = self.model.embed_tokens(tokens)
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
         cos, sin = cos[:, None], sin[:, None]
         places = None if keep is None else keep[..., None]
         states, inputs = [], []
-        for i, layer in enumerate(self.model.layers):
+        for i, layer in enumerate(self.model.layers[:layers]):
             states.append(x)
             x, inner = layer(x, mask, cos, sin, writes.get(i) if writes else None, places)
             if i in sites:

@@ -76,7 +76,8 @@ def make_batch(
     Only the first `in_text` questions are asked with the text in context as well: those rows are
     long, and attention over them is what a step costs most.
     """
-    read_rows, ask_rows, lengths, lookups = [], [], [], Lookups()
+    read_rows, ask_rows, lengths = [], [], []
+    lookups = Lookups()
     for item in items:
         skill = encoder.skill(item.sample.text)[:max_skill]
         located = Located(item.sample.text, encoder, len(skill))

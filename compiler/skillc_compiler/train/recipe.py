@@ -96,9 +96,13 @@ class Matchers:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run, besides its seed."""
+    """Everything that decides a training run, besides its seed.
+
+    name: the base's; title: the recipe's own.
+    """
 
     name: str
+    title: str
     base: NanoConfig
     writer: WriterConfig
     matchers: Matchers
@@ -118,7 +122,8 @@ def load_recipe(name: str) -> Recipe:
     """
     try:
         values = _values(name)
-        return _recipe(values.pop("name", Path(name).stem), values)
+        title = Path(name).stem
+        return _recipe(values.pop("name", title), title, values)
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise CompilerError(f"recipe {name}: {error}") from error
 
@@ -150,7 +155,7 @@ def _text(name: str) -> str:
     return source.read_text(encoding="utf-8")
 
 
-def _recipe(name: str, values: dict[str, Any]) -> Recipe:
+def _recipe(name: str, title: str, values: dict[str, Any]) -> Recipe:
     base = NanoConfig(**values["base"])
     writer = WriterConfig(
         hidden=base.hidden_size,
@@ -161,6 +166,7 @@ def _recipe(name: str, values: dict[str, Any]) -> Recipe:
     )
     return Recipe(
         name=name,
+        title=title,
         base=base,
         writer=writer,
         matchers=_matchers(values["matchers"], base, writer),
