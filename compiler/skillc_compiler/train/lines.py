@@ -132,7 +132,8 @@ def _told(
 def _verb(encoder: Encoder, fact: Fact) -> list[int]:
     """What an answer says before its value: `rebasing` a branch."""
     encoding = encoder.tokenizer.encode(fact.answer, add_special_tokens=False)
-    token = encoding.char_to_token(fact.answer.find(fact.value))
+    at = fact.answer.find(fact.value)
+    token = encoding.char_to_token(at) if at > 0 else 0
     return list(encoding.ids[: token or 0])
 
 
@@ -145,7 +146,12 @@ def _add(row: Row, ids: Sequence[int], places: Sequence[int], start: int) -> Non
 
 
 def stated(text: str, fact: Fact) -> int:
-    """Where the fact's command or value begins, if its words stand shortly before; else -1."""
+    """Where the fact's command or value begins, if its words stand shortly before; else -1.
+
+    Also -1 for what is answered without its value.
+    """
+    if fact.value not in fact.answer:
+        return -1
     words = (fact.head, fact.say) if fact.kind == "command" else (fact.head, fact.say[:12])
     lowered, at = text.lower(), text.find(fact.value)
     while at >= 0:

@@ -54,7 +54,8 @@ class Located:
         """Of the `chosen` tokens of an answer those that the text has, with their places there."""
         if question.kind == "outside":
             return {0: [NOTHING]}
-        values = {f.value for f in sample.facts if f.answer == question.answer}
+        answering = [f for f in sample.facts if f.answer == question.answer]
+        values = {f.value for f in answering if f.value in f.answer}
         if len(values) != 1 or question.calls:
             return {}
         value = values.pop()

@@ -76,7 +76,9 @@ def make_batch(
     Only the first `in_text` questions are asked with the text in context as well: those rows are
     long, and attention over them is what a step costs most.
     """
-    read_rows, ask_rows, lengths = [], [], []
+    read_rows: list[Row] = []
+    ask_rows: list[Row] = []
+    lengths: list[int] = []
     lookups = Lookups()
     for item in items:
         skill = encoder.skill(item.sample.text)[:max_skill]
