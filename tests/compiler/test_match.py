@@ -8,11 +8,13 @@ import pytest
 import torch
 from tests.compiler.test_packing import encoder, tokenizer
 
-from skillc_compiler.data.facts import FactMaker
+from skillc_compiler.data.facts import Fact, FactMaker
+from skillc_compiler.data.generate import Question, Sample
 from skillc_compiler.data.lexicon import load
 from skillc_compiler.families.writer_net import WriterConfig, WriterNet
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.lines import Matches, make_matches, stated
+from skillc_compiler.train.lookups import Located
 from skillc_compiler.train.match import compare, within
 from skillc_compiler.train.nano import Nano, NanoConfig
 from skillc_compiler.train.recipe import Matchers
@@ -105,6 +107,15 @@ def test_values_are_found_where_their_words_stand_before_them() -> None:
     text = f"{fact.value} is old.\n\nTo {fact.say}: `{fact.value}`"
     assert stated(text, fact) == text.rindex(fact.value)
     assert stated(f"{fact.value}: {fact.say}", fact) == -1
+
+
+def test_what_is_answered_without_a_value_has_no_place(encoder: Encoder) -> None:
+    fact = Fact("never", "x", "No deploys at 7 o'clock.", "Never", "7", (), "deploying late")
+    assert stated("Never: 7 is late", fact) == -1
+    text = "No deploys at 7 o'clock."
+    question = Question("never", "What is forbidden?", fact.answer)
+    sample = Sample("x", text, (question,), (fact,))
+    assert Located(text, encoder, 100).wanted(sample, question, [0]) == {}
 
 
 def test_the_heads_learn_to_tell_lines_apart(encoder: Encoder, matches: Matches) -> None:
