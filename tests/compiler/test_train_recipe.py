@@ -124,7 +124,7 @@ def test_a_recipe_extends_another_one() -> None:
     assert (more.base, more.writer, more.matchers) == (nano.base, nano.writer, nano.matchers)
     assert more.drill == nano.drill and more.joint.weights == nano.joint.weights
     assert more.joint.data.skills < nano.joint.data.skills
-    assert more.joint.data.slim == 0.03 and more.joint.data.none == nano.joint.data.none
+    assert more.joint.data.slim == 0.03 and more.joint.data.filler == nano.joint.data.filler
     assert not more.joint.drills and not more.joint.observe
 
 
