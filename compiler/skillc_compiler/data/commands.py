@@ -107,6 +107,8 @@ _PROGRAMS = (
     " bundle rails mix dotnet mvn gradle bazel terraform ansible aws gcloud psql redis-cli curl jq"
     " rsync ssh sudo npx deno bun tox hatch pip php composer swift xcodebuild sbt clj opam cabal"
 ).split()
+_AGAIN = 0.3  # share of projects whose names have the program's word in them
+_FOLDERS = 0.3  # share of those whose names are paths
 _JOINTS = ("-", "-", "_", ".", ":", "/", "::", "@", "+", "=", ",")
 
 
@@ -114,8 +116,10 @@ def wild_shape(words: Words, rng: random.Random) -> Shape:
     """Commands of no fixed shape that begin alike: any parts that a shell would take."""
     begins = [_program(words, rng)]
     begins += [_part(words, rng) for _ in range(rng.choice((0, 0, 1, 1, 2)))]
+    again = _again(begins[0], rng)
 
     def shape(words: Words, rng: random.Random, name: str, flags: str) -> str:
+        name = again(name)
         parts = [_part(words, rng) for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4)))]
         parts.insert(rng.randint(0, len(parts)), name if rng.random() < 0.7 else _part(words, rng))
         head = begins[: rng.randint(1, len(begins))]
@@ -126,13 +130,31 @@ def wild_shape(words: Words, rng: random.Random) -> Shape:
 
 def alike_shape(words: Words, rng: random.Random) -> Shape:
     """Commands that share all that stands before their name, which may be several words."""
-    begin = " ".join([_program(words, rng), *(_part(words, rng) for _ in range(rng.randint(0, 2)))])
+    program = _program(words, rng)
+    begin = " ".join([program, *(_part(words, rng) for _ in range(rng.randint(0, 2)))])
+    again = _again(program, rng)
     joint = rng.choice((" ", " ", " ", " ", "/", ":", ".", "-", " --"))
 
+    folders = rng.random() < _FOLDERS
+
     def shape(words: Words, rng: random.Random, name: str, flags: str) -> str:
-        return f"{begin}{joint}{name}{flags}"
+        folder = f"{words.word()}/" if folders else ""
+        return f"{begin}{joint}{folder}{again(name)}{flags}"
 
     return shape
+
+
+def _again(program: str, rng: random.Random) -> Callable[[str], str]:
+    """What some projects make of their names: the program's own word stands in them once more.
+
+    What follows that word is then not the same where the command begins and further on.
+    """
+    word = program.rpartition("/")[2].partition(".")[0]
+    form = rng.choice(
+        ("{name}.{word}", "{name}.{word}", "{word}/{name}", "{word}:{name}", "{name}-{word}")
+    )
+    said = form if rng.random() < _AGAIN else "{name}"
+    return lambda name: said.format(name=name, word=word)
 
 
 def _program(words: Words, rng: random.Random) -> str:

@@ -7,7 +7,14 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from skillc_compiler.data.commands import Shape, command, house_shape, shapes, wild_shape
+from skillc_compiler.data.commands import (
+    Shape,
+    alike_shape,
+    command,
+    house_shape,
+    shapes,
+    wild_shape,
+)
 from skillc_compiler.data.forms import Forms, thinned
 from skillc_compiler.data.lexicon import Intent, Lexicon, Saying
 from skillc_compiler.data.words import Words
@@ -91,7 +98,8 @@ class FactMaker:
         if self.lexicon.split != "test" and rng.random() < _HOUSE:
             return [house_shape(self.words, rng), *runners[:1]]
         if self._free and rng.random() < _WILD:
-            return [wild_shape(self.words, rng), *runners[: rng.choice((0, 1))]]
+            free = rng.choice((wild_shape, alike_shape))
+            return [free(self.words, rng), *runners[: rng.choice((0, 1))]]
         return runners
 
     def lookups(self, count: int) -> list[Fact]:
