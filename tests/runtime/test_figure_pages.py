@@ -1,4 +1,4 @@
-"""docs/performance.md has a row for every figure that a benchmark of the engine promises."""
+"""Pages of docs/ have a row for every figure that their benchmarks promise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "make_performance", ROOT / "docs" / "make_performance.py"
-    )
+    spec = importlib.util.spec_from_file_location("make_figures", ROOT / "docs" / "make_figures.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -35,24 +33,34 @@ def targets(name: str) -> set[str]:
 
 def test_every_promised_figure_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     module = load()
-    for name, keys in module.FILES.items():
-        assert targets(name) == set(keys)
-    monkeypatch.setattr(sys, "argv", ["make_performance.py", "--check"])
+    for benchmarks in module.PAGES.values():
+        for name, keys in benchmarks.items():
+            assert targets(name) <= set(keys)
+    monkeypatch.setattr(sys, "argv", ["make_figures.py", "--check"])
     with pytest.raises(SystemExit) as end:
         module.main()
     assert not end.value.code
 
 
-def test_only_what_is_measured_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_measured_changes() -> None:
     module = load()
     result = {
         "figures": {"cold": 7.25},
         "targets": {"cold": [">=", 5.0], "warm": [">=", 1.0]},
         "machine": {"cpu": "one", "cores": 2, "memory_gib": 3.0},
     }
-    monkeypatch.setattr(module, "measure", lambda name: result)
-    first = module.table("", ["ttft"])
+    first = module.table("performance", "", {"ttft": result})
     assert "| `ttft.py` | `cold` | 7.25 | >= 5 | one, 2 cores, 3.0 GiB |" in first
     assert "| `ttft.py` | `warm` | not measured yet | >= 1 |" in first
     page = f"before\n{module.BEGIN}\n{first}{module.END}\nafter"
-    assert module.table(page, []) == first
+    assert module.table("performance", page, {}) == first
+
+
+def test_a_benchmark_that_prints_nothing_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = load()
+    (tmp_path / "ttft.py").write_text("raise SystemExit(2)", "utf-8")
+    monkeypatch.setattr(module, "BENCHMARKS", tmp_path)
+    with pytest.raises(SystemExit, match=r"ttft\.py printed no figures and ended with 2"):
+        module.measure("ttft")
