@@ -207,7 +207,8 @@ def test_all_suites_print_one_object(run: Run, files: tuple[Path, Path], tmp_pat
     hand, texts = files
     answers = tmp_path / "answers.jsonl"
     options = ("--base", "tiny", "--rank", "4", "--skills", "2", "--quick", "--answers", answers)
-    ran = run("eval", "--suite", "all", "--json", *options, "--file", hand, "--file", texts)
+    files_ = ("--file", hand, "--file", texts)
+    ran = run("eval", "--suite", "all", "--jobs", "1", "--json", *options, *files_)
     record = json.loads(ran.out.splitlines()[-1])
     assert record["name"] == "eval all" and ran.code == (0 if record["met"] else 1)
     for key in ("commands.adapter_exact", "handwritten.adapter_command", "real.cloze_recovery"):

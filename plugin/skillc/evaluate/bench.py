@@ -34,6 +34,7 @@ class Settings:
     real: Path | None = None
     answers: Path | None = None
     plot: Path | None = None
+    jobs: int | None = None
 
     def size(self, full: int, quick: int) -> int:
         """How many skills a suite takes."""

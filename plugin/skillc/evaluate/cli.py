@@ -50,6 +50,11 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 @click.option("--base", "base_name", default="nano", show_default=True)
 @click.option("--sft-base", help="A base trained on the same data with the text: arm text_sft.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the engine.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Suites at once: with --suite all and a small base as many as cores, else one.",
+)
 @click.option("--quick", is_flag=True, help="Few skills, floors as targets: a check.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, last on standard output.")
 @click.option("--answers", type=_PATH, help="Write every answer to this JSONL file.")
@@ -64,6 +69,7 @@ def command(
     base_name: str,
     sft_base: str | None,
     threads: int | None,
+    jobs: int | None,
     quick: bool,
     as_json: bool,
     answers: Path | None,
@@ -80,7 +86,7 @@ def command(
         click.echo("skillc: wording of the train split was seen in training", err=True)
     settings = Settings(
         base_name, rank, split, seed, skills, quick, threads, sft_base, handwritten, real, answers,
-        plot,
+        plot, jobs,
     )  # fmt: skip
     return run(SUITES if suite == "all" else (suite,), settings, as_json=as_json)
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from skillc.evaluate.bench import Bench, Result, Settings
+from skillc.evaluate.beside import beside, jobs_of
 from skillc.evaluate.harness import harness
 from skillc.evaluate.needle import needle
 from skillc.evaluate.obey import commands, handwritten
@@ -56,6 +58,7 @@ def run(names: Sequence[str], settings: Settings, *, as_json: bool) -> int:
         from skillc.evaluate.plot import require_matplotlib
 
         require_matplotlib()
+    begun = time.monotonic()
     results: dict[str, Result] = {}
     for name, result in measure(names, settings):
         results[name] = result
@@ -65,14 +68,31 @@ def run(names: Sequence[str], settings: Settings, *, as_json: bool) -> int:
     if len(names) == 1:
         found = _object(names[0], results[names[0]], settings)
     else:
-        found = _together(names, results, settings)
+        found = _together(names, results, settings, time.monotonic() - begun)
     if as_json:
         print(json.dumps(found), flush=True)
     return 0 if found["met"] else 1
 
 
 def measure(names: Sequence[str], settings: Settings) -> Iterator[tuple[str, Result]]:
-    """The results of suites one by one, on one engine; those that lack their file are left out."""
+    """The results of suites in order, without those that lack their file; several at once."""
+    left_out = without_file(settings) if len(names) > 1 else {}
+    names = [name for name in names if name not in left_out]
+    jobs = jobs_of(settings, len(names))
+    if jobs > 1:
+        yield from beside(partial(_one, settings), names, jobs)
+    else:
+        yield from _by_turns(names, settings)
+
+
+def _one(settings: Settings, name: str) -> Result:
+    """A suite in a process of its own."""
+    (_, result), *_ = _by_turns([name], settings)
+    return result
+
+
+def _by_turns(names: Sequence[str], settings: Settings) -> Iterator[tuple[str, Result]]:
+    """The results of suites one by one, on one engine."""
     from skillc_compiler.families.interface import load_compiler
 
     base = find_base(settings.base)
@@ -83,8 +103,6 @@ def measure(names: Sequence[str], settings: Settings) -> Iterator[tuple[str, Res
         other = stack.enter_context(harness(sft, threads=settings.threads)) if sft else None
         bench = Bench(settings, made, compiler, _Notes(), other)
         for name in names:
-            if len(names) > 1 and name in without_file(settings):
-                continue
             begun = time.monotonic()
             result = SUITES[name](bench)
             result.figures["seconds"] = round(time.monotonic() - begun, 1)
@@ -108,9 +126,9 @@ def _object(name: str, result: Result, settings: Settings) -> dict[str, Any]:
 
 
 def _together(
-    names: Sequence[str], results: Mapping[str, Result], settings: Settings
+    names: Sequence[str], results: Mapping[str, Result], settings: Settings, seconds: float
 ) -> dict[str, Any]:
-    """One object for several suites: keys are SUITE.FIGURE."""
+    """One object for several suites: keys are SUITE.FIGURE, `seconds` that of all together."""
     figures: dict[str, float] = {}
     targets: dict[str, Target] = {}
     skipped = {name: why for name, why in without_file(settings).items() if name in names}
@@ -118,7 +136,7 @@ def _together(
         figures |= {f"{name}.{key}": value for key, value in result.figures.items()}
         targets |= {f"{name}.{key}": value for key, value in wanted(name, settings).items()}
         skipped |= {f"{name}.{key}": why for key, why in result.skipped.items()}
-    figures["seconds"] = round(sum(r.figures["seconds"] for r in results.values()), 1)
+    figures["seconds"] = round(seconds, 1)
     return figures_object("eval all", figures, targets) | {"skipped": skipped}
 
 
