@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.client import OpenCode
 from tests.e2e.conftest import skillc
 from tests.e2e.relay import Relay
+from tests.e2e.test_opencode import has_text, lines_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.obedience, pytest.mark.timeout(3600)]
 ASKED = "Run the quick tests."
@@ -22,7 +23,9 @@ def calls(project: Path) -> list[str]:
 def test_it_runs_the_skills_literal_command(agent: OpenCode, relay: Relay, project: Path) -> None:
     agent.run(ASKED, "--command", "testing")
     assert "graft test --fast" in calls(project)
-    assert len(relay.take()) <= LIMIT
+    seen = relay.take()
+    assert len(seen) <= LIMIT
+    assert has_text(seen, lines_of(project, "testing")) == []
 
 
 def test_it_does_not_without_the_skill(agent: OpenCode, relay: Relay, project: Path) -> None:

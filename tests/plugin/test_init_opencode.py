@@ -126,14 +126,40 @@ def test_print_writes_nothing(root: Path, run: Run) -> None:
     assert not (root / "opencode.json").exists() and not (root / ".skillc").exists()
 
 
+def test_print_with_remove_writes_nothing_either(root: Path, run: Run) -> None:
+    path = root / "opencode.json"
+    path.write_text(MINE, "utf-8")
+    run("init", "opencode")
+    before = path.read_bytes()
+    assert run("init", "opencode", "--remove", "--print").out == MINE.rstrip("\n") + "\n"
+    assert path.read_bytes() == before
+    assert (root / ".skillc" / "opencode" / "skillc.js").is_file()
+
+
+def test_a_plugin_of_another_is_neither_overwritten_nor_deleted(
+    root: Path, home: Path, run: Run
+) -> None:
+    mine = home / "opencode" / "skillc" / "skillc.js"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("// mine", "utf-8")
+    done = run("init", "opencode", "--global")
+    assert done.code == 2 and "is not skillc's: move it away" in done.err
+    assert (
+        "nothing in it was written by skillc" in run("init", "opencode", "--global", "--remove").out
+    )
+    assert mine.read_text("utf-8") == "// mine"
+    assert not (home / "opencode" / "opencode.json").exists()
+
+
 def test_for_the_user(root: Path, home: Path, run: Run) -> None:
     folder = home / "opencode"
     folder.mkdir()
-    (folder / "opencode.json").write_text('{"theme": "dark"}', "utf-8")
+    (folder / "opencode.json").write_text('{"theme": "dark"} // at night', "utf-8")
     assert run("init", "opencode", "--global").code == 0
     found = config(folder)
     assert (found["theme"], found["plugin"]) == ("dark", ["./skillc/skillc.js"])
     assert "model" not in found
+    assert "// at night" in (folder / "opencode.json").read_text("utf-8")
     assert (folder / "skillc" / "slim.json").is_file()
     assert not (root / "opencode.json").exists()
     run("init", "opencode", "--global", "--remove")

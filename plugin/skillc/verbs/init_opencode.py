@@ -40,7 +40,7 @@ def command(
     place = Place.of_user() if project is None else project_place(project, only_print)
     shown = Project.at(project.root).shorten if project else str
     if remove:
-        lines = take_out(place)
+        lines = take_out(place, only_print=only_print)
     else:
         base = find_base(project.settings.base if project else DEFAULT_BASE)
         lines = put_in(place, base, url, fresh=project is not None, only_print=only_print)
@@ -74,9 +74,7 @@ def put_in(place: Place, base: Base, url: str, *, fresh: bool, only_print: bool)
     if only_print:
         yield merged.text.rstrip("\n")
         return
-    place.plugin.mkdir(parents=True, exist_ok=True)
-    for name in opencode.PLUGIN_FILES:
-        shutil.copyfile(opencode.plugin_source() / name, place.plugin / name)
+    put_plugin(place)
     place.config.parent.mkdir(parents=True, exist_ok=True)
     opencode.dump_record(place.record, Record(original, merged.text, list(merged.entries)))
     if merged.text == before:
@@ -89,16 +87,31 @@ def put_in(place: Place, base: Base, url: str, *, fresh: bool, only_print: bool)
     yield "next: 'skillc build', 'skillc serve', then 'opencode' (agent slim)"
 
 
-def take_out(place: Place) -> Iterator[str]:
-    """Undo `put_in`; the lines that say so."""
+def put_plugin(place: Place) -> None:
+    """Copy the plugin's files; ProjectError for one that is there and was not written by skillc."""
+    place.plugin.mkdir(parents=True, exist_ok=True)
+    for name in opencode.PLUGIN_FILES:
+        source, target = opencode.plugin_source() / name, place.plugin / name
+        foreign = target.exists() and not place.record.is_file()
+        if foreign and target.read_bytes() != source.read_bytes():
+            raise ProjectError(f"{target}: is not skillc's: move it away, then run this again")
+        shutil.copyfile(source, target)
+
+
+def take_out(place: Place, *, only_print: bool) -> Iterator[str]:
+    """Undo `put_in`; the lines that say so, or the configuration that would be left."""
     record, before = opencode.load_record(place.record), read(place.config)
     if not record.entries:
         yield f"{place.config}: nothing in it was written by skillc"
-    elif before is not None:
+        return
+    if before is not None:
         try:
             text, kept = opencode.without(before, record)
         except JsoncError as error:
             raise ProjectError(f"{place.config}: {error}: mend it, then run this again") from error
+        if only_print:
+            yield (text or "").rstrip("\n")
+            return
         yield from diff(place.config, before, text or "")
         if text is None:
             place.config.unlink()
@@ -106,6 +119,8 @@ def take_out(place: Place) -> Iterator[str]:
             place.config.write_text(text, "utf-8")
         for name in kept:
             yield f"{place.config}: {name} was changed since: left as it is"
+    if only_print:
+        return
     for name in (*opencode.PLUGIN_FILES, opencode.RECORD):
         (place.plugin / name).unlink(missing_ok=True)
     if place.plugin.is_dir() and not any(place.plugin.iterdir()):
