@@ -33,6 +33,7 @@ from skillc_compiler.bases import DEFAULT_BASE
 TARGETS: dict[str, Target] = {
     "errors": ("==", 0),
     "wrong": ("==", 0),
+    "refused": ("==", 0),
     "rss_growth_mb": ("<=", 32),
     "files_growth": ("<=", 0),
     "left_open": ("==", 0),

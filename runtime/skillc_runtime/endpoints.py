@@ -119,6 +119,9 @@ class Endpoints:
             status = "loading"
         elif service.settings.alive is not None and (line := service.settings.alive()):
             status, problems = "failed", {"watch": line}
+        elif service.worker.away:
+            problems = {**problems, "engine": "its process ended and is being started again"}
+            status = "degraded"
         body = {
             "status": status,
             "base": service.registry.name,

@@ -248,7 +248,8 @@ class Engine:
             try:
                 attachment = self.adapters.get(adapters)
                 self.context.attach(attachment)
-                self.adapters.trim({attachment[0]} if attachment else set())
+                mine = {attachment[0]} if attachment else set()
+                self.adapters.trim(mine | self.scheduler.in_use)
                 yield
             finally:
                 self.scheduler.lose()

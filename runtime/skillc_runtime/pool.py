@@ -58,6 +58,11 @@ class WorkerPool(Worker):
         return sum(loaded), sum(loads)
 
     @property
+    def away(self) -> bool:
+        """Whether no member has a process that answers."""
+        return all(member.away for member in self._members)
+
+    @property
     def waiting(self) -> int:
         """Jobs not yet begun."""
         return sum(member.waiting for member in self._members)

@@ -72,6 +72,11 @@ class ProcessWorker(Worker):
         process = self._process
         return process.pid if process is not None else None
 
+    @property
+    def away(self) -> bool:
+        """Whether the process has ended and the next one does not answer yet."""
+        return self.loaded.is_set() and self._link is None and not self._closing
+
     def submit(self, job: Job) -> None:
         """Queue a job; QueueFullError when too many wait."""
         with self._turn:

@@ -20,7 +20,7 @@ from skillc_runtime.cells import Cells
 from skillc_runtime.context import BATCH, Context, Entry
 from skillc_runtime.counts import Counts
 from skillc_runtime.events import Failed
-from skillc_runtime.llama import Vocab
+from skillc_runtime.llama import LoadedAdapter, Vocab
 from skillc_runtime.resident import CHUNK, Slot
 from skillc_runtime.slots import Slots
 from skillc_runtime.snapshots import Snapshots
@@ -81,6 +81,11 @@ class Scheduler:
     def running(self) -> int:
         """Answers on their way."""
         return len(self._running)
+
+    @property
+    def in_use(self) -> set[LoadedAdapter]:
+        """What answers on their way have attached, or will have again."""
+        return {task.attachment[0] for task in self._running if task.attachment}
 
     @property
     def waiting(self) -> int:
@@ -242,7 +247,7 @@ class Scheduler:
         self._context.attach(task.attachment if task.acting else None)
         self.attached = task.turn
         self.counts.switches += 1
-        self._adapters.trim({t.attachment[0] for t in self._running if t.attachment})
+        self._adapters.trim(self.in_use)
 
     def _note(self, shares: Sequence[_Share]) -> None:
         for share in shares:

@@ -89,6 +89,11 @@ class Worker:
         return self._failed
 
     @property
+    def away(self) -> bool:
+        """Whether the engine is gone and the next one does not answer yet; here it never is."""
+        return False
+
+    @property
     def counts(self) -> Counts:
         """What the engine has done so far; ServeError until it is loaded."""
         return self.engine.counts

@@ -13,15 +13,19 @@ from tests.runtime.conftest import Client, settings_for
 from tests.runtime.support import ProjectFolder, chat, wait_for
 from tests.runtime.test_load import open_request
 
+from skillc_runtime.remote import ProcessWorker
 from skillc_runtime.server import running
 
 STREAMS = 1000
 MODELS = ("tiny", "tiny:deploy", "tiny:style", "tiny:deploy+style")
 
 
-def open_files() -> int:
-    folder = Path("/proc/self/fd")
-    return len(os.listdir(folder)) if folder.is_dir() else 0  # noqa: PTH208
+def open_files(client: Client) -> int:
+    """Of this process, and of the engine's where it has one of its own."""
+    worker = client.server.worker
+    pids = ["self", *([str(worker.pid)] if isinstance(worker, ProcessWorker) else [])]
+    folders = [Path(f"/proc/{pid}/fd") for pid in pids]
+    return sum(len(os.listdir(folder)) for folder in folders if folder.is_dir())  # noqa: PTH208
 
 
 def lasting_threads() -> int:
@@ -43,19 +47,21 @@ def abort(client: Client, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_aborted_streams_leave_nothing_open(project: ProjectFolder) -> None:
-    with running(settings_for(project, max_waiting=2 * STREAMS)) as server:
+@pytest.mark.parametrize("in_process", [True, False])
+def test_aborted_streams_leave_nothing_open(project: ProjectFolder, in_process: bool) -> None:
+    changes = {"max_waiting": 2 * STREAMS, "in_process": in_process}
+    with running(settings_for(project, **changes)) as server:
         client = Client(server)
         expected = {model: client.text(chat(model)) for model in MODELS}
         with ThreadPoolExecutor(8) as clients:
             list(clients.map(lambda number: abort(client, number), range(16)))
         wait_for(lambda: idle(client), 100)
-        files, threads = open_files(), lasting_threads()
+        files, threads = open_files(client), lasting_threads()
         with ThreadPoolExecutor(8) as clients:
             list(clients.map(lambda number: abort(client, number), range(STREAMS)))
         wait_for(lambda: idle(client), 100)
         wait_for(lambda: lasting_threads() <= threads, 100)
-        wait_for(lambda: open_files() <= files, 100)
+        wait_for(lambda: open_files(client) <= files, 100)
         assert {model: client.text(chat(model)) for model in MODELS} == expected
 
 

@@ -62,6 +62,15 @@ def test_a_short_body_counts_in_a_block_only() -> None:
     assert find_mentions([message(block("style", STYLE.body))], KNOWN).used == ("style",)
 
 
+@pytest.mark.parametrize(("size", "goes"), [(200, False), (201, True)])
+def test_a_pasted_body_has_to_be_long(size: int, goes: bool) -> None:
+    body = "x" * size
+    known = {"long": KnownSkill("long", "", body)}
+    assert find_mentions([message(body)], known).used == (("long",) if goes else ())
+    text = elide([message(body)], known).messages[0]["content"]
+    assert text == ("[skill long is active]" if goes else body)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -117,6 +126,7 @@ def served(base: BaseInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in ("deploy", "style"):
         project.add(name, len(name), words="do it well " * 30)
     project.add("notes", 3, "text", words="take notes " * 30)
+    project.add("idea", 4, "off", words="think about it " * 30)
     with running(settings_for(project)) as server:
         yield Client(server)
 
@@ -161,8 +171,9 @@ def test_the_answer_is_that_of_the_adapter(served: Client) -> None:
 
 
 def test_text_skills_and_refused_ones_stay_text(served: Client) -> None:
-    notes = ask(served, body_of(served, "notes"))
-    assert (notes["attached"], notes["tokens_elided"]) == ([], 0)
+    for name in ("notes", "idea"):
+        report = ask(served, body_of(served, name))
+        assert (report["attached"], report["tokens_elided"]) == ([], 0)
     deploy = body_of(served, "deploy")
     for model in ("tiny:deploy@0", "tiny:deploy@-1"):
         assert ask(served, deploy, model)["tokens_elided"] == 0

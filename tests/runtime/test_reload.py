@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.runtime.conftest import Client
-from tests.runtime.support import ProjectFolder, chat
+from tests.runtime.conftest import Client, settings_for
+from tests.runtime.support import ProjectFolder, chat, wait_for
+from tests.runtime.test_load import Held
 
 from skillc_compiler.lock import LockedBase
+from skillc_runtime.server import running
 from skillc_runtime.skill_set import SkillSet
 
 
@@ -23,6 +26,37 @@ def test_changed_skill_is_served_from_the_next_request_on(
         assert entry["hash"] == project.store.open(project.locked["deploy"].key).sha256
         seen.append(client.text(chat("tiny:deploy")))
     assert seen[0] == seen[2] != seen[1]
+
+
+def test_what_runs_goes_on_with_the_adapter_that_it_began_with(
+    project: ProjectFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both answers are bit for bit what a new server says; the lock changes between them."""
+    body = chat("tiny:deploy", max_tokens=12, logprobs=True, top_logprobs=20)
+
+    def cold() -> Any:
+        with running(settings_for(project)) as server:
+            return Client(server).chat(body).json
+
+    old = cold()
+    project.add("deploy", 12)
+    new = cold()
+    project.add("deploy", 1)
+    with running(settings_for(project)) as server, ThreadPoolExecutor(2) as clients:
+        client = Client(server)
+        with monkeypatch.context() as patch:
+            held = Held(server.worker, patch, at_once=2)
+            first = clients.submit(client.chat, body)
+            wait_for(lambda: held.started == 1)
+            project.add("deploy", 12)
+            second = clients.submit(client.chat, body)
+            wait_for(lambda: held.started == 2)
+            held.let_go.set()
+            replies = [first.result().json, second.result().json]
+    for reply, alone in zip(replies, (old, new), strict=True):
+        assert reply["choices"] == alone["choices"]
+        assert reply["skillc"]["attached"] == alone["skillc"]["attached"]
+    assert old["choices"] != new["choices"]
 
 
 def test_changed_lock_changes_what_there_is(client: Client, project: ProjectFolder) -> None:

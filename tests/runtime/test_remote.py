@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import Client, settings_for
+from tests.runtime.conftest import Client, Reply, settings_for
 from tests.runtime.support import ProjectFolder, chat, prompt, wait_for
 
 from skillc_compiler.errors import AdapterError, BaseModelError, ServeError
@@ -218,6 +219,67 @@ def test_server_outlives_its_engine(project: ProjectFolder) -> None:
         assert client.send("/health").status == 200
         assert client.text(chat("tiny:deploy")) == before
         assert decodes > 0
+
+
+def ask_until_lost(client: Client, body: dict[str, Any], times: int) -> list[Reply]:
+    """Answers to eight clients at a time, whose engine is killed under them."""
+    worker = client.server.worker
+    assert isinstance(worker, ProcessWorker)
+    replies: list[Reply] = []
+    with ThreadPoolExecutor(8) as clients:
+        for number in range(times):
+            wait_for(lambda: not worker.away)
+            pid = worker.pid
+            asked = [clients.submit(client.chat, body) for _ in range(8)]
+            wait_for(lambda: bool(worker._asked))
+            time.sleep(0.02 * (number % 3))
+            assert pid is not None
+            os.kill(pid, signal.SIGABRT if number % 2 else signal.SIGKILL)
+            replies += [one.result() for one in asked]
+    return replies
+
+
+@pytest.mark.slow
+def test_twenty_deaths_are_clean_answers_to_clients(project: ProjectFolder) -> None:
+    with running(settings_for(project, in_process=False)) as server:
+        client = Client(server)
+        bias = {str(token): value for token, value in endless(server.worker.engine).items()}
+        body = chat("tiny:deploy", max_tokens=300, logit_bias=bias)
+        right = client.text(body)
+        replies = ask_until_lost(client, body, 20)
+        lost = [reply for reply in replies if reply.status != 200]
+        assert lost and len(replies) == 160
+        for reply in lost:
+            assert (reply.status, reply.error["code"]) == (503, "engine_error")
+            assert reply.headers["Retry-After"] == "1"
+        texts = {r.json["choices"][0]["message"]["content"] for r in replies if r.status == 200}
+        assert texts <= {right}
+        assert client.text(body) == right
+
+
+def test_health_says_that_the_engine_is_away(
+    project: ProjectFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(settings_for(project, in_process=False)) as server:
+        client, worker = Client(server), server.worker
+        assert isinstance(worker, ProcessWorker)
+        assert client.send("/health").json["status"] == "ok"
+        let_go = threading.Event()
+        run_once = worker._run_once
+
+        def held() -> bool:
+            let_go.wait(60)
+            return run_once()
+
+        monkeypatch.setattr(worker, "_run_once", held)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        wait_for(lambda: worker.away)
+        found = client.send("/health")
+        assert (found.status, found.json["status"]) == (200, "degraded")
+        assert found.json["problems"] == {"engine": "its process ended and is being started again"}
+        let_go.set()
+        wait_for(lambda: client.send("/health").json["status"] == "ok")
 
 
 def test_what_crosses_is_what_arrives(tmp_path: Path) -> None:

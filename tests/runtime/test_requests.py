@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -165,6 +166,17 @@ def test_unknown_places_and_methods(shared: Client) -> None:
     for path, status in (("/", 404), ("/v1/embedding", 404), ("/v1/chat/completions", 405)):
         reply = shared.send(path)
         assert (reply.status, reply.error["code"]) == (status, "no_such_endpoint")
+
+
+def test_large_headers_are_refused(shared: Client) -> None:
+    place = urlsplit(shared.server.url)
+    for size, status in ((31 << 10, 200), (40 << 10, 400)):
+        link = socket.create_connection((place.hostname or "", place.port or 0), timeout=60)
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * size)
+        if status == 200:
+            link.sendall(b"\r\nConnection: close\r\n\r\n")
+        with link, link.makefile("rb") as answer:
+            assert answer.readline().split()[1] == str(status).encode()
 
 
 def test_large_bodies_are_refused(shared: Client) -> None:

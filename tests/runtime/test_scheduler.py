@@ -106,6 +106,27 @@ def test_two_sets_by_turns_after_every_token(fresh: MakeEngine, adapters: list[A
     ]
 
 
+def test_adapters_of_running_answers_are_not_freed(
+    fresh: MakeEngine, adapters: list[AdapterRef]
+) -> None:
+    """More sets at once than may stay loaded, and one more in between, for the caller alone."""
+    cold, engine = fresh(), fresh(max_adapters=2)
+    engine.scheduler.quantum = 1
+    tokens = prompt(engine, 30)
+    sets = [adapters[:1], adapters[1:2], adapters[2:3], adapters[:2]]
+    asked = [Asked(engine, tokens, refs, 12) for refs in sets]
+    for _ in range(6):
+        engine.step()
+    assert len(engine.adapters) == 4
+    apart = engine.logits(tokens, adapters[3:])
+    assert len(engine.adapters) == 5
+    finish(engine)
+    assert [one.choices for one in asked] == [alone(cold, tokens, refs, 12) for refs in sets]
+    assert np.array_equal(apart, cold.logits(tokens, adapters[3:]))
+    engine.logits(tokens, adapters[:1])
+    assert len(engine.adapters) == 2
+
+
 def test_cells_written_anew_give_the_same(
     fresh: MakeEngine, adapters: list[AdapterRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
