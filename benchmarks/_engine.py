@@ -49,6 +49,21 @@ def spread(seconds: Sequence[float]) -> str:
     return f"{middle * 1e3:.2f} ms ({low * 1e3:.2f} to {high * 1e3:.2f})"
 
 
+def with_quartiles(
+    name: str, over: Sequence[float], under: Sequence[float] | None = None
+) -> dict[str, float]:
+    """A figure, and as `_low` and `_high` its quartiles over the turns.
+
+    The median of `over`; with `under` the ratio of both medians, and quartiles of turns' ratios.
+    """
+    middle, each = statistics.median(over), over
+    if under is not None:
+        middle /= statistics.median(under)
+        each = [one / other for one, other in zip(over, under, strict=True)]
+    low, _, high = statistics.quantiles(each, n=4)
+    return {name: middle, f"{name}_low": low, f"{name}_high": high}
+
+
 @contextmanager
 def nano(**options: Any) -> Iterator[Engine]:
     """An engine of the base that ships with skillc, with one thread."""

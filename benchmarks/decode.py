@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from _engine import random_refs, say, spread, write_4b_shaped
+from _engine import random_refs, say, spread, with_quartiles, write_4b_shaped
 
 from skillc.figures import print_figures
 from skillc_runtime.adapters import AdapterRef
@@ -57,7 +57,8 @@ def main() -> None:
     say(", ".join(f"{name} {spread(found)}" for name, found in seconds.items()))
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     figures = {f"{name}_tokens_s": 1 / found for name, found in medians.items()}
-    figures |= {name: medians["none"] / medians[name] for name in ("one", "four")}
+    for name in ("one", "four"):
+        figures |= with_quartiles(name, seconds["none"], seconds[name])
     print_figures("decode", figures, TARGETS, as_json=args.json)
 
 

@@ -13,7 +13,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from _engine import say, served, spread, streamed, write_project
+from _engine import say, served, spread, streamed, with_quartiles, write_project
 
 from skillc.figures import print_figures
 from skillc_compiler.bases import find_base
@@ -64,7 +64,7 @@ def main() -> None:
     figures = {
         "switch_ms_few": few * 1e3,
         "switch_ms_many": many * 1e3,
-        "switch_ratio": many / few,
+        **with_quartiles("switch_ratio", seconds[args.skills], seconds[FEW]),
         "memory_mb_few": memory[FEW],
         "memory_mb_many": memory[args.skills],
         "memory_ratio": memory[args.skills] / memory[FEW],

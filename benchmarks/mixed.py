@@ -26,7 +26,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-from _engine import nano, random_refs, say, served, skill_text, streamed, write_project
+from _engine import (
+    nano,
+    random_refs,
+    say,
+    served,
+    skill_text,
+    streamed,
+    with_quartiles,
+    write_project,
+)
 
 from skillc.figures import print_figures
 from skillc_compiler.bases import DEFAULT_BASE, find_base
@@ -62,8 +71,8 @@ def tokens_per_second(worker: Worker, refs: Sequence[AdapterRef], turn: int, cou
     return sum(isinstance(event, Piece) for event in said) / (time.perf_counter() - started)
 
 
-def own(engines: int, turns: int, count: int) -> tuple[float, float]:
-    """Median tokens per second of one skill, and of eight."""
+def own(engines: int, turns: int, count: int) -> tuple[list[float], list[float]]:
+    """Tokens per second of one skill, and of eight, by turn."""
     one, eight = [], []
     with tempfile.TemporaryDirectory() as scratch:
         base = read_base_info(find_base(DEFAULT_BASE).gguf)
@@ -79,7 +88,7 @@ def own(engines: int, turns: int, count: int) -> tuple[float, float]:
                     eight.append(found[1])
         finally:
             worker.close()
-    return statistics.median(one), statistics.median(eight)
+    return one, eight
 
 
 @contextmanager
@@ -127,8 +136,8 @@ def clients_rate(url: str, turn: int, count: int, *, text: bool) -> float:
     return tokens / (time.perf_counter() - started)
 
 
-def against_peer(turns: int, count: int) -> tuple[float, float]:
-    """Median tokens per second of our server, and of the other."""
+def against_peer(turns: int, count: int) -> tuple[list[float], list[float]]:
+    """Tokens per second of our server, and of the other, by turn."""
     ours, theirs = [], []
     with tempfile.TemporaryDirectory() as scratch, nano() as engine:
         write_project(Path(scratch), engine.base, CLIENTS, rules=RULES)
@@ -139,7 +148,7 @@ def against_peer(turns: int, count: int) -> tuple[float, float]:
                 if turn:
                     ours.append(found)
                     theirs.append(beside)
-    return statistics.median(ours), statistics.median(theirs)
+    return ours, theirs
 
 
 def main() -> None:
@@ -151,14 +160,17 @@ def main() -> None:
     engines = 2 if len(os.sched_getaffinity(0)) > 1 else 1
     alone, apart = own(1, args.turns, args.tokens)
     one, eight = own(engines, args.turns, args.tokens)
-    figures = {"engines": engines, "one_tokens_s": one, "eight_tokens_s": eight}
-    figures |= {"own_ratio": eight / one, "own_ratio_one_engine": apart / alone}
-    figures["eight_tokens_s_one_engine"] = apart
+    figures: dict[str, float] = {"engines": engines}
+    rates = {"one_tokens_s": one, "eight_tokens_s": eight, "eight_tokens_s_one_engine": apart}
+    figures |= with_quartiles("own_ratio", eight, one)
+    figures |= with_quartiles("own_ratio_one_engine", apart, alone)
     if importlib.util.find_spec("fastapi") is None:
         say("llama_cpp.server cannot run here: pip install 'llama-cpp-python[server]'")
     else:
         ours, theirs = against_peer(args.turns, args.tokens)
-        figures |= {"ours_tokens_s": ours, "peer_tokens_s": theirs, "peer_ratio": ours / theirs}
+        rates |= {"ours_tokens_s": ours, "peer_tokens_s": theirs}
+        figures |= with_quartiles("peer_ratio", ours, theirs)
+    figures |= {name: statistics.median(found) for name, found in rates.items()}
     print_figures("mixed", figures, TARGETS, as_json=args.json)
 
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _engine import nano, say, served, spread, streamed, write_project
+from _engine import nano, say, served, spread, streamed, with_quartiles, write_project
 
 from skillc.figures import print_figures
 from skillc_runtime.engine import Engine
@@ -71,7 +71,7 @@ def main() -> None:
     say(f"first token: engine alone {spread(alone_first)}, through the server {spread(first)}")
     figures = {
         "turns": float(len(tokens)),
-        "token_ms": statistics.median(tokens) * 1e3,
+        **with_quartiles("token_ms", [one * 1e3 for one in tokens]),
         "p50_ms": (percentile(first, 0.5) - base_first) * 1e3,
         "p99_ms": (percentile(first, 0.99) - percentile(alone_first, 0.99)) * 1e3,
     }

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from _engine import nano, random_refs, say, spread
+from _engine import nano, random_refs, say, spread, with_quartiles
 
 from skillc.figures import print_figures
 from skillc_runtime.adapters import AdapterRef
@@ -64,7 +64,7 @@ def main() -> None:
     figures = {
         "tail_ms": statistics.median(tail) * 1e3,
         "full_ms": statistics.median(full) * 1e3,
-        "tail_speedup": statistics.median(full) / statistics.median(tail),
+        **with_quartiles("tail_speedup", full, tail),
     }
     print_figures("switch", figures, TARGETS, as_json=args.json)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from _engine import nano, random_refs, say, skill_text, spread
+from _engine import nano, random_refs, say, skill_text, spread, with_quartiles
 
 from skillc.figures import print_figures
 from skillc_runtime.adapters import AdapterRef
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20, metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    figures = {}
+    figures: dict[str, float] = {}
     # With one adapter in memory at most, each turn of another one reads it from its file.
     with tempfile.TemporaryDirectory() as scratch, nano(max_adapters=1) as engine:
         refs = random_refs(Path(scratch), engine.base, 4)
@@ -72,7 +72,7 @@ def main() -> None:
             say(f"{name}: adapter {spread(adapter)}, text {spread(text)}")
             figures[f"{name}_adapter_ms"] = statistics.median(adapter) * 1e3
             figures[f"{name}_text_ms"] = statistics.median(text) * 1e3
-            figures[name] = statistics.median(text) / statistics.median(adapter)
+            figures |= with_quartiles(name, text, adapter)
     print_figures("ttft", figures, TARGETS, as_json=args.json)
 
 

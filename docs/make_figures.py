@@ -32,7 +32,7 @@ PAGES = {
         "opencode_tasks": ("none", "text", "adapter", "n"),
     },
 }
-HEAD = "| file | figure | measured | target | machine |\n|---|---|---|---|---|\n"
+HEAD = "| file | figure | measured (quartiles) | target | machine |\n|---|---|---|---|---|\n"
 UNKNOWN = "not measured yet"
 
 
@@ -52,6 +52,8 @@ def row(name: str, key: str, result: dict[str, Any] | None) -> str:
     if result is not None:
         figures, targets, on = result["figures"], result["targets"], result["machine"]
         value = f"{figures[key]:.3g}" if key in figures else UNKNOWN
+        if f"{key}_low" in figures:
+            value += f" ({figures[f'{key}_low']:.3g} to {figures[f'{key}_high']:.3g})"
         target = "{} {:.3g}".format(*targets[key]) if key in targets else ""
         machine = f"{on['cpu']}, {on['cores']} cores, {on['memory_gib']} GiB"
     return f"| `{name}.py` | `{key}` | {value} | {target} | {machine} |"
