@@ -3,7 +3,7 @@
 import { SLIM } from "./slim.js"
 
 export const PROVIDER = "skillc"
-const LARGE = 16384 // tokens of context from which OpenCode's own prompt and tools leave room
+export const LARGE = 16384 // tokens of context from which OpenCode's own prompt and tools leave room
 const BUILT_IN = ["build", "plan", "general", "explore"]
 
 /** The provider's entry: the base, and the base with each skill pinned. */

@@ -5,13 +5,14 @@ import { readFile, readdir } from "node:fs/promises"
 import path from "node:path"
 
 import { MAX_ACTIVE, Sessions, header } from "./active.js"
-import { PROVIDER, addAgents, addCommands, addProvider, denyText, permitted } from "./config.js"
+import { LARGE, PROVIDER, addAgents, addCommands, addProvider, denyText, permitted } from "./config.js"
 import { DEFAULT_URL, covered, look, upwards } from "./server.js"
 import { SLIM, SLIM_HEADER, slimmingFetch, withoutEntries } from "./slim.js"
 
 const QUIET = new Set(["title", "summary", "compaction"]) // agents that work on the conversation
 const SHOWN = 30 // names in the tool's schema; more are a matter for "list"
 const AUTO = 3 // skills that the slim agent has switched on from the start
+const SCALED = { type: "number", description: "Strength: 1 unless given, 0 switches it off." }
 const SCALE = /^@(\d+(?:\.\d+)?)(?:\s+|$)/
 
 /**
@@ -26,12 +27,14 @@ export const SkillcPlugin = async (input, options = {}) => {
   const providers = new Map() // session -> provider of its last request
   let server = { url: options.url ?? DEFAULT_URL }
   let skills = new Map()
+  let large = false // whether the base has room for more than the slim agent's schemas
   let config = {}
   const slimmed = slimmingFetch()
 
   async function refresh() {
     const seen = await look(server, Number(process.env.SKILLC_WAIT ?? options.wait ?? 1500))
     if (seen) skills = permitted(config, await covered(seen, roots))
+    if (seen) large = seen.context >= LARGE
     return seen
   }
 
@@ -102,10 +105,12 @@ export const SkillcPlugin = async (input, options = {}) => {
       if (toolID !== "use_skill") return
       const { description, parameters } = structuredClone(SLIM.tools.use_skill)
       const names = [...skills.keys()].sort()
+      const listable = large || names.length > SHOWN
+      const shown = large ? [...names, "list"] : names
       parameters.properties.name =
-        names.length > SHOWN ? { type: "string" } : { type: "string", enum: names }
-      output.description =
-        names.length > SHOWN ? `${description} The name "list" lists them.` : description
+        names.length > SHOWN ? { type: "string" } : { type: "string", enum: shown }
+      if (large) parameters.properties.scale = SCALED
+      output.description = listable ? `${description} The name "list" lists them.` : description
       output.jsonSchema = parameters
     },
   }

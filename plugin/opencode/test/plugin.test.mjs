@@ -205,6 +205,36 @@ test("the set survives a restart, and a subagent has it", async () => {
   assert.equal((await headers("general", OURS, "child"))["X-Skillc-Skills"], "testing")
 })
 
+test("a large base is also offered the scale and the list", async () => {
+  const schema = async (context) => {
+    const { hooks } = await start({ context })
+    const output = {}
+    await hooks["tool.definition"]({ toolID: "use_skill" }, output)
+    return output
+  }
+  const large = await schema(32768)
+  assert.deepEqual(large.jsonSchema.properties.name.enum, [...NAMES, "list"])
+  assert.equal(large.jsonSchema.properties.scale.type, "number")
+  assert.match(large.description, /"list"/)
+  const small = await schema(4096)
+  assert.deepEqual(small.jsonSchema.properties, { name: { type: "string", enum: NAMES } })
+})
+
+test("the set survives compaction", async () => {
+  const stamped = { type: "text", text: "x", metadata: { skillc: { name: "testing", scale: 0.5 } } }
+  const summary = { type: "text", text: "What was done.", metadata: {} }
+  const messages = [
+    { info: { role: "user" }, parts: [stamped] },
+    { info: { role: "user" }, parts: [{ type: "compaction", auto: true }] },
+    { info: { role: "assistant", summary: true }, parts: [summary] },
+  ]
+  const { headers, use } = await start({ sessions: { one: { messages } } })
+  assert.deepEqual(await headers("compaction"), {})
+  assert.equal((await headers())["X-Skillc-Skills"], "testing@0.5")
+  await use({ name: "deploy" })
+  assert.equal((await headers())["X-Skillc-Skills"], "testing@0.5,deploy")
+})
+
 test("a deleted session is forgotten", async () => {
   const { hooks, client, headers } = await start()
   await headers()
