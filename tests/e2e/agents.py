@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.e2e.client import CLIENTS, REPOSITORY, SECONDS
+from tests.e2e.client import CLIENTS, OFFLINE, REPOSITORY, SECONDS
 from tests.e2e.relay import Seen
 
 PAGES = REPOSITORY / "docs" / "clients"
@@ -21,11 +21,6 @@ _BINARIES = {
     "claude": "node_modules/@anthropic-ai/claude-code-*/claude",
     "cn": "node_modules/.bin/cn",
     "codex": "node_modules/.bin/codex",
-}
-_NOWHERE = "http://127.0.0.1:9"  # a proxy that refuses at once whatever leaves the machine
-_OFFLINE = {
-    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _NOWHERE),
-    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
 }
 
 
@@ -102,7 +97,7 @@ class Agent:
             "HOME": str(self.home),
             "TERM": "dumb",
             "LANG": "C.UTF-8",
-            **_OFFLINE,
+            **OFFLINE,
             **self.env,
         }
 

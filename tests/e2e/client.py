@@ -14,6 +14,11 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIENTS = Path(os.environ.get("SKILLC_E2E_CLIENTS", REPOSITORY / ".e2e"))
+NOWHERE = "http://127.0.0.1:9"  # nobody listens: as a proxy it refuses whatever leaves the machine
+OFFLINE = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), NOWHERE),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+}
 SECONDS = float(os.environ.get("SKILLC_E2E_SECONDS", "300"))
 
 
@@ -105,6 +110,7 @@ class OpenCode:
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
             "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+            **OFFLINE,
             **self.env,
         }
 

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.e2e.client import OpenCode
+from tests.e2e.client import NOWHERE, OpenCode, post
 from tests.e2e.conftest import skillc
 from tests.e2e.relay import Relay, Seen
 
@@ -96,14 +96,40 @@ def test_continue_keeps_the_active_set(agent: OpenCode, relay: Relay) -> None:
     assert (one.asked, one.attached) == ("testing,deploy@0.5", ["deploy", "testing"])
 
 
-def test_a_subagent_has_what_its_parent_has(agent: OpenCode, relay: Relay) -> None:
-    task = {"description": "x", "prompt": "SAY hello", "subagent_type": "general"}
-    done = agent.run(f"{ON}CALL task {json.dumps(task)}", "--agent", "build")
+def test_a_subagent_has_what_its_parent_has(agent: OpenCode, relay: Relay, project: Path) -> None:
+    """Both with prompts that nano has room for."""
+    config = project / "opencode.json"
+    before = config.read_text("utf-8")
+    short = {"prompt": "You help.", "model": "skillc/nano"}
+    rules = {"*": "deny", "task": "allow", "use_skill": "allow"}
+    text = jsonc.put(before, ("agent", "boss"), {**short, "mode": "primary", "permission": rules})
+    helper = {**short, "mode": "subagent", "description": "Helps.", "permission": {"*": "deny"}}
+    config.write_text(jsonc.put(text, ("agent", "helper"), helper), "utf-8")
+    task = {"description": "x", "prompt": "SAY hello", "subagent_type": "helper"}
+    try:
+        done = agent.run(f"{ON}CALL task {json.dumps(task)}", "--agent", "boss")
+    finally:
+        config.write_text(before, "utf-8")
     assert done.errors == []
-    seen = relay.take()
-    (child,) = [one for one in seen if "x-parent-session-id" in one.headers]
+    (child,) = [one for one in relay.take() if "x-parent-session-id" in one.headers]
     assert child.headers["x-parent-session-id"] == done.session
-    assert child.asked == "testing"
+    assert (child.status, child.asked, child.attached) == (200, "testing", ["testing"])
+
+
+def test_the_set_survives_compaction(agent: OpenCode, relay: Relay) -> None:
+    model = {"providerID": "skillc", "modelID": "nano"}
+    with agent.serving() as url:
+        session = f"{url}/session/{post(f'{url}/session', {})['id']}"
+        body = {"command": "testing", "arguments": "SAY hello", "agent": "slim"}
+        post(f"{session}/command", {**body, "model": "skillc/nano"})
+        post(f"{session}/summarize", model)
+        summarized = relay.take()
+        assert len(summarized) > 1  # the command, and what the summary was made of
+        parts = [{"type": "text", "text": "SAY more"}]
+        post(f"{session}/message", {"agent": "slim", "model": model, "parts": parts})
+    (one,) = relay.take()
+    assert (one.asked, one.attached) == ("testing", ["testing"])
+    assert "hello" not in one.text  # the history is the summary now
 
 
 def test_other_agents_lose_the_text_of_adapters_only(
@@ -134,6 +160,25 @@ def test_without_a_server_skills_are_text_and_one_line_says_so(
     (one,) = relay.take()
     assert "<name>testing</name>" in one.system
     assert "skill" in one.tools and "use_skill" not in one.tools
+
+
+def test_without_a_server_the_native_tool_gives_the_text(
+    agent: OpenCode, relay: Relay, project: Path, tmp_path: Path
+) -> None:
+    """The plugin finds nobody at its address; the words come from elsewhere."""
+    # The tool lists the skill's files with ripgrep, which OpenCode would have to download.
+    ripgrep = tmp_path / "bin" / "rg"
+    ripgrep.parent.mkdir()
+    ripgrep.write_text("#!/bin/sh\nexit 0\n", "utf-8")
+    ripgrep.chmod(0o755)
+    agent.env["PATH"] = f"{os.environ['PATH']}:{ripgrep.parent}"
+    agent.env |= {"SKILLC_URL": f"{NOWHERE}/v1", "SKILLC_WAIT": "1500"}
+    done = agent.run('CALL skill {"name": "testing"}', "--agent", "build")
+    assert f"skillc: no server at {NOWHERE}/v1: skills stay text (skillc serve)" in done.err
+    lines = lines_of(project, "testing")
+    (output,) = done.outputs("skill")
+    assert all(line in output for line in lines)
+    assert has_text(relay.take()[-1:], lines) == lines
 
 
 def test_text_that_a_client_without_the_plugin_pastes_is_elided(

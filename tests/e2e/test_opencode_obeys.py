@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from tests.e2e.client import OpenCode
+from tests.e2e.client import REPOSITORY, OpenCode
 from tests.e2e.conftest import skillc
 from tests.e2e.relay import Relay
 from tests.e2e.test_opencode import has_text, lines_of
 
+from skillc import jsonc
+
+SLIM = json.loads((REPOSITORY / "plugin" / "opencode" / "slim.json").read_text("utf-8"))
 pytestmark = [pytest.mark.e2e, pytest.mark.obedience, pytest.mark.timeout(3600)]
 ASKED = "Run the quick tests."
 LIMIT = 6  # requests for one simple task
@@ -46,6 +50,32 @@ def test_it_obeys_the_new_text(agent: OpenCode, project: Path) -> None:
         skillc(project, "build")
     assert "graft test --brisk" in calls(project)
     assert "graft test --fast" not in calls(project)
+
+
+def test_it_obeys_text_that_is_pasted_and_elided(
+    agent: OpenCode, relay: Relay, project: Path
+) -> None:
+    """A client without the plugin: OpenCode's own slash command pastes the skill's body."""
+    config = project / "opencode.json"
+    before = config.read_text("utf-8")
+    bare = {
+        "mode": "primary",
+        "prompt": SLIM["prompt"],
+        "model": "skillc/nano",
+        "permission": {"*": "deny", "bash": "allow"},
+    }
+    text = jsonc.put(before, ("agent", "bare"), bare)
+    text = jsonc.put(text, ("agent", "title"), {"disable": True})
+    text = jsonc.put(text, ("skills",), {"paths": [str(project / ".skills")]})
+    config.write_text(text, "utf-8")
+    try:
+        agent.run(ASKED, "--pure", "--agent", "bare", "--command", "testing")
+    finally:
+        config.write_text(before, "utf-8")
+    seen = relay.take()
+    assert seen[0].report["tokens_elided"] > 100 and seen[0].attached == ["testing"]
+    assert "graft test --fast" in calls(project)
+    assert len(seen) <= LIMIT
 
 
 def test_it_obeys_in_a_session_that_goes_on(agent: OpenCode, project: Path) -> None:
