@@ -42,6 +42,7 @@ class _Notes:
     """Plain progress lines on standard error, at most one every few seconds."""
 
     def __init__(self, every: float = 5.0) -> None:
+        self.suite = ""
         self._every = every
         self._last = time.monotonic()
 
@@ -49,7 +50,7 @@ class _Notes:
         now = time.monotonic()
         if now - self._last >= self._every:
             self._last = now
-            print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
+            print(f"{self.suite}: {what} {done}/{total}", file=sys.stderr, flush=True)
 
 
 def run(names: Sequence[str], settings: Settings, *, as_json: bool) -> int:
@@ -101,8 +102,10 @@ def _by_turns(names: Sequence[str], settings: Settings) -> Iterator[tuple[str, R
         compiler = load_compiler(base)
         made = stack.enter_context(harness(base, threads=settings.threads))
         other = stack.enter_context(harness(sft, threads=settings.threads)) if sft else None
-        bench = Bench(settings, made, compiler, _Notes(), other)
+        notes = _Notes()
+        bench = Bench(settings, made, compiler, notes, other)
         for name in names:
+            notes.suite = name
             begun = time.monotonic()
             result = SUITES[name](bench)
             result.figures["seconds"] = round(time.monotonic() - begun, 1)
