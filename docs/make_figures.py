@@ -27,7 +27,15 @@ PAGES = {
         "many_skills": ("switch_ratio", "memory_ratio"),
     },
     "opencode": {
-        "opencode_tokens": ("skill_text_left", "prefill_cut_1", "prefill_cut_3", "prefill_cut_10"),
+        "opencode_tokens": (
+            "skill_text_left",
+            "prefill_cut_1",
+            "prefill_cut_3",
+            "prefill_cut_10",
+            "skillc_tokens_1",
+            "skillc_tokens_3",
+            "skillc_tokens_10",
+        ),
         "opencode_startup": ("added_ms",),
         "opencode_tasks": ("none", "text", "adapter", "n"),
     },
