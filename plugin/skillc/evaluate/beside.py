@@ -11,8 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from skillc.evaluate.bench import Result, Settings
 from skillc_compiler.bases import find_base
 from skillc_compiler.errors import SkillcError
-from skillc_compiler.families.parallel import cores
-from skillc_runtime.engine import default_threads
 
 
 def jobs_of(settings: Settings, suites: int) -> int:
@@ -20,6 +18,9 @@ def jobs_of(settings: Settings, suites: int) -> int:
 
     A large base is in memory once for each of them and uses all cores anyhow: one.
     """
+    from skillc_compiler.families.parallel import cores
+    from skillc_runtime.engine import default_threads
+
     if settings.jobs:
         return min(settings.jobs, suites)
     threads = settings.threads or default_threads(find_base(settings.base).gguf.stat().st_size)
