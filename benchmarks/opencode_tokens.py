@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,6 @@ from skillc_compiler.skill import read_skill
 
 COUNTS = (1, 3, 10)
 TARGETS = {"skill_text_left": ("==", 0.0), "prefill_cut_3": (">=", 0.64)}
-NO_RIPGREP = "#!/bin/sh\nexit 0\n"
 
 
 def texts(count: int) -> dict[str, str]:
@@ -89,12 +87,7 @@ def measure(scratch: Path, count: int, counter: Counter) -> dict[str, float]:
             },
             skills={"paths": [str(stage.project / ".skills")]},
         )
-        # OpenCode's skill tool lists files with ripgrep, which it would download.
-        ripgrep = scratch / "bin" / "rg"
-        ripgrep.parent.mkdir()
-        ripgrep.write_text(NO_RIPGREP, "utf-8")
-        ripgrep.chmod(0o755)
-        stage.agent.env["PATH"] = f"{os.environ['PATH']}:{ripgrep.parent}"
+        stage.agent.do_without_ripgrep(scratch)
         say(f"{count} skills, native")
         text = last_request(stage, "skill", list(skills), "--pure", "--agent", "native")
         say(f"{count} skills, skillc")

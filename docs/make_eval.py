@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from skillc.figures import COMPARE
+
 PAGE = Path(__file__).with_name("eval.md")
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 HEAD = "| figure | measured (95% interval) | target | met | the same with the text |\n"
@@ -32,7 +34,7 @@ def row(result: dict[str, Any], key: str) -> str:
             f"| `{key}` | none{': ' + skipped[key] if key in skipped else ''} | {target} | no | |"
         )
     value = figures[key]
-    met = {">=": value >= bound, "<=": value <= bound, "<": value < bound}[sign]
+    met = COMPARE[sign](value, bound)
     low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
     interval = "" if low is None else f" ({low:.3f} to {high:.3f})"
     text = f"{figures[TEXT[key]]:.3f}" if key in TEXT else ""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skillc import jsonc
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIENTS = Path(os.environ.get("SKILLC_E2E_CLIENTS", REPOSITORY / ".e2e"))
 NOWHERE = "http://127.0.0.1:9"  # nobody listens: as a proxy it refuses whatever leaves the machine
@@ -85,6 +87,14 @@ class OpenCode:
             check=False,
         )
 
+    def do_without_ripgrep(self, folder: Path) -> None:
+        """Let the tool `skill`, which lists files with it, find none instead of downloading it."""
+        stub = folder / "bin" / "rg"
+        stub.parent.mkdir()
+        stub.write_text("#!/bin/sh\nexit 0\n", "utf-8")
+        stub.chmod(0o755)
+        self.env["PATH"] = f"{os.environ['PATH']}:{stub.parent}"
+
     @contextmanager
     def serving(self) -> Iterator[str]:
         """`opencode serve` for the block: the URL of the client's own HTTP interface."""
@@ -113,6 +123,30 @@ class OpenCode:
             **OFFLINE,
             **self.env,
         }
+
+
+@contextmanager
+def configured(project: Path, changes: Mapping[tuple[str, ...], Any]) -> Iterator[None]:
+    """The project's `opencode.json` with these values, for the block."""
+    path = project / "opencode.json"
+    before = text = path.read_text("utf-8")
+    for place, value in changes.items():
+        text = jsonc.put(text, place, value)
+    path.write_text(text, "utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(before, "utf-8")
+
+
+def without_plugin(project: Path, prompt: str, **permission: str) -> dict[tuple[str, ...], Any]:
+    """Plain OpenCode's agent `bare`, whose slash commands paste the bodies of the skills."""
+    bare = {"mode": "primary", "prompt": prompt, "model": "skillc/nano"}
+    return {
+        ("agent", "bare"): {**bare, "permission": {"*": "deny", **permission}},
+        ("agent", "title"): {"disable": True},
+        ("skills",): {"paths": [str(project / ".skills")]},
+    }
 
 
 def post(url: str, body: Mapping[str, Any]) -> Any:

@@ -10,13 +10,13 @@ import json
 import os
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.e2e.client import NOWHERE, OpenCode, post
+from tests.e2e.client import NOWHERE, OpenCode, configured, post, without_plugin
 from tests.e2e.conftest import skillc
 from tests.e2e.relay import Relay, Seen
 
-from skillc import jsonc
 from skillc.usage import read_usage
 from skillc_compiler.skill import read_skill
 
@@ -98,18 +98,16 @@ def test_continue_keeps_the_active_set(agent: OpenCode, relay: Relay) -> None:
 
 def test_a_subagent_has_what_its_parent_has(agent: OpenCode, relay: Relay, project: Path) -> None:
     """Both with prompts that nano has room for."""
-    config = project / "opencode.json"
-    before = config.read_text("utf-8")
     short = {"prompt": "You help.", "model": "skillc/nano"}
     rules = {"*": "deny", "task": "allow", "use_skill": "allow"}
-    text = jsonc.put(before, ("agent", "boss"), {**short, "mode": "primary", "permission": rules})
     helper = {**short, "mode": "subagent", "description": "Helps.", "permission": {"*": "deny"}}
-    config.write_text(jsonc.put(text, ("agent", "helper"), helper), "utf-8")
+    agents: dict[tuple[str, ...], Any] = {
+        ("agent", "boss"): {**short, "mode": "primary", "permission": rules},
+        ("agent", "helper"): helper,
+    }
     task = {"description": "x", "prompt": "SAY hello", "subagent_type": "helper"}
-    try:
+    with configured(project, agents):
         done = agent.run(f"{ON}CALL task {json.dumps(task)}", "--agent", "boss")
-    finally:
-        config.write_text(before, "utf-8")
     assert done.errors == []
     (child,) = [one for one in relay.take() if "x-parent-session-id" in one.headers]
     assert child.headers["x-parent-session-id"] == done.session
@@ -166,12 +164,7 @@ def test_without_a_server_the_native_tool_gives_the_text(
     agent: OpenCode, relay: Relay, project: Path, tmp_path: Path
 ) -> None:
     """The plugin finds nobody at its address; the words come from elsewhere."""
-    # The tool lists the skill's files with ripgrep, which OpenCode would have to download.
-    ripgrep = tmp_path / "bin" / "rg"
-    ripgrep.parent.mkdir()
-    ripgrep.write_text("#!/bin/sh\nexit 0\n", "utf-8")
-    ripgrep.chmod(0o755)
-    agent.env["PATH"] = f"{os.environ['PATH']}:{ripgrep.parent}"
+    agent.do_without_ripgrep(tmp_path)
     agent.env |= {"SKILLC_URL": f"{NOWHERE}/v1", "SKILLC_WAIT": "1500"}
     done = agent.run('CALL skill {"name": "testing"}', "--agent", "build")
     assert f"skillc: no server at {NOWHERE}/v1: skills stay text (skillc serve)" in done.err
@@ -185,22 +178,8 @@ def test_text_that_a_client_without_the_plugin_pastes_is_elided(
     agent: OpenCode, relay: Relay, project: Path, log: Path
 ) -> None:
     """A slash command of plain OpenCode pastes the skill's body."""
-    config = project / "opencode.json"
-    text = config.read_text("utf-8")
-    folder = str(project / ".skills")
-    bare = {
-        "mode": "primary",
-        "prompt": "You help.",
-        "model": "skillc/nano",
-        "permission": {"*": "deny"},
-    }
-    changed = jsonc.put(text, ("agent", "bare"), bare)
-    changed = jsonc.put(changed, ("agent", "title"), {"disable": True})
-    config.write_text(jsonc.put(changed, ("skills",), {"paths": [folder]}), "utf-8")
-    try:
+    with configured(project, without_plugin(project, "You help.")):
         done = agent.run("SAY hello", "--pure", "--agent", "bare", "--command", "testing")
-    finally:
-        config.write_text(text, "utf-8")
     assert done.errors == []
     (one,) = relay.take()
     assert one.asked is None and one.attached == ["testing"]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from tests.e2e.client import REPOSITORY, OpenCode
+from tests.e2e.client import OpenCode, configured, without_plugin
 from tests.e2e.conftest import skillc
 from tests.e2e.relay import Relay
 from tests.e2e.test_opencode import has_text, lines_of
 
-from skillc import jsonc
+from skillc_compiler.data.tools import slim_prompt
 
-SLIM = json.loads((REPOSITORY / "plugin" / "opencode" / "slim.json").read_text("utf-8"))
 pytestmark = [pytest.mark.e2e, pytest.mark.obedience, pytest.mark.timeout(3600)]
 ASKED = "Run the quick tests."
 LIMIT = 6  # requests for one simple task
@@ -56,22 +54,8 @@ def test_it_obeys_text_that_is_pasted_and_elided(
     agent: OpenCode, relay: Relay, project: Path
 ) -> None:
     """A client without the plugin: OpenCode's own slash command pastes the skill's body."""
-    config = project / "opencode.json"
-    before = config.read_text("utf-8")
-    bare = {
-        "mode": "primary",
-        "prompt": SLIM["prompt"],
-        "model": "skillc/nano",
-        "permission": {"*": "deny", "bash": "allow"},
-    }
-    text = jsonc.put(before, ("agent", "bare"), bare)
-    text = jsonc.put(text, ("agent", "title"), {"disable": True})
-    text = jsonc.put(text, ("skills",), {"paths": [str(project / ".skills")]})
-    config.write_text(text, "utf-8")
-    try:
+    with configured(project, without_plugin(project, slim_prompt(), bash="allow")):
         agent.run(ASKED, "--pure", "--agent", "bare", "--command", "testing")
-    finally:
-        config.write_text(before, "utf-8")
     seen = relay.take()
     assert seen[0].report["tokens_elided"] > 100 and seen[0].attached == ["testing"]
     assert "graft test --fast" in calls(project)

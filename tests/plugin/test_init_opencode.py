@@ -151,6 +151,18 @@ def test_a_plugin_of_another_is_neither_overwritten_nor_deleted(
     assert not (home / "opencode" / "opencode.json").exists()
 
 
+def test_remove_takes_the_plugin_where_all_entries_are_the_users(root: Path, run: Run) -> None:
+    run("init", "opencode")
+    written = config(root)
+    run("init", "opencode", "--remove")
+    (root / "opencode.json").write_text(json.dumps(written), "utf-8")
+    run("init", "opencode")
+    assert (root / ".skillc" / "opencode" / "skillc.js").is_file()
+    run("init", "opencode", "--remove")
+    assert config(root) == written
+    assert not (root / ".skillc" / "opencode").exists()
+
+
 def test_for_the_user(root: Path, home: Path, run: Run) -> None:
     folder = home / "opencode"
     folder.mkdir()

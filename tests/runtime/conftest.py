@@ -40,18 +40,23 @@ def engine(base: BaseInfo) -> Iterator[Engine]:
     engine.close()
 
 
-@pytest.fixture
-def fresh(base: BaseInfo) -> Iterator[Callable[..., Engine]]:
-    """Makes engines of the test's own."""
+def engines(base: BaseInfo, **defaults: Any) -> Iterator[Callable[..., Engine]]:
+    """What makes engines of a base, which are closed at the end."""
     made: list[Engine] = []
 
     def make(**options: Any) -> Engine:
-        made.append(Engine(base, **{"n_threads": 1, **options}))
+        made.append(Engine(base, **{"n_threads": 1, **defaults, **options}))
         return made[-1]
 
     yield make
     for engine in made:
         engine.close()
+
+
+@pytest.fixture
+def fresh(base: BaseInfo) -> Iterator[Callable[..., Engine]]:
+    """Makes engines of the test's own."""
+    yield from engines(base)
 
 
 @pytest.fixture(scope="session")

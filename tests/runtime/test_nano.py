@@ -7,9 +7,9 @@ are float32; nano's are float16.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
+from tests.runtime.conftest import CONTEXT, engines
 from tests.runtime.support import write_adapter
 from tests.runtime.test_engine import (
     test_a_then_b_equals_cold_b as test_a_then_b,
@@ -73,12 +73,4 @@ def adapters(base: BaseInfo, tmp_path_factory: pytest.TempPathFactory) -> list[A
 @pytest.fixture
 def fresh(base: BaseInfo) -> Iterator[Callable[..., Engine]]:
     """Makes engines of the test's own."""
-    made: list[Engine] = []
-
-    def make(**options: Any) -> Engine:
-        made.append(Engine(base, **{"n_threads": 1, "n_ctx": 1024, **options}))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        engine.close()
+    yield from engines(base, n_ctx=CONTEXT)

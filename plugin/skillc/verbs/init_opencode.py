@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -89,12 +89,15 @@ def put_in(place: Place, base: Base, url: str, *, fresh: bool, only_print: bool)
 
 def put_plugin(place: Place) -> None:
     """Copy the plugin's files; ProjectError for one that is there and was not written by skillc."""
+    copies = {
+        opencode.plugin_source() / name: place.plugin / name for name in opencode.PLUGIN_FILES
+    }
+    if not place.record.is_file():
+        for source, target in copies.items():
+            if target.exists() and target.read_bytes() != source.read_bytes():
+                raise ProjectError(f"{target}: is not skillc's: move it away, then run this again")
     place.plugin.mkdir(parents=True, exist_ok=True)
-    for name in opencode.PLUGIN_FILES:
-        source, target = opencode.plugin_source() / name, place.plugin / name
-        foreign = target.exists() and not place.record.is_file()
-        if foreign and target.read_bytes() != source.read_bytes():
-            raise ProjectError(f"{target}: is not skillc's: move it away, then run this again")
+    for source, target in copies.items():
         shutil.copyfile(source, target)
 
 
@@ -103,28 +106,31 @@ def take_out(place: Place, *, only_print: bool) -> Iterator[str]:
     record, before = opencode.load_record(place.record), read(place.config)
     if not record.entries:
         yield f"{place.config}: nothing in it was written by skillc"
-        return
-    if before is not None:
+    elif before is not None:
         try:
             text, kept = opencode.without(before, record)
         except JsoncError as error:
             raise ProjectError(f"{place.config}: {error}: mend it, then run this again") from error
         if only_print:
             yield (text or "").rstrip("\n")
-            return
-        yield from diff(place.config, before, text or "")
-        if text is None:
-            place.config.unlink()
         else:
-            place.config.write_text(text, "utf-8")
-        for name in kept:
-            yield f"{place.config}: {name} was changed since: left as it is"
-    if only_print:
-        return
-    for name in (*opencode.PLUGIN_FILES, opencode.RECORD):
-        (place.plugin / name).unlink(missing_ok=True)
-    if place.plugin.is_dir() and not any(place.plugin.iterdir()):
-        place.plugin.rmdir()
+            yield from write_back(place.config, before, text, kept)
+    if place.record.is_file() and not only_print:
+        for name in (*opencode.PLUGIN_FILES, opencode.RECORD):
+            (place.plugin / name).unlink(missing_ok=True)
+        if not any(place.plugin.iterdir()):
+            place.plugin.rmdir()
+
+
+def write_back(path: Path, before: str, text: str | None, kept: Sequence[str]) -> Iterator[str]:
+    """Leave `text` at `path`, nothing for None; the lines that say so."""
+    yield from diff(path, before, text or "")
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text, "utf-8")
+    for name in kept:
+        yield f"{path}: {name} was changed since: left as it is"
 
 
 def stay_offline(folder: Path, *, remove: bool) -> str:
