@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from skillc_compiler.frontmatter import (
@@ -254,6 +254,7 @@ TEXTS = st.text("ab 1é漢\U0001f600:#'\"\\-[]{},&*!|>%@?~\n", max_size=40)
     st.sampled_from([None, "'", '"', "|", ">"]),
     st.sampled_from([20, 80, 10000]),
 )
+@example({"a": " 111111111111111111 1"}, ">", 20)
 def test_reads_what_a_full_yaml_library_writes(
     data: dict[str, str | dict[str, str]], style: str | None, width: int
 ) -> None:
@@ -261,7 +262,8 @@ def test_reads_what_a_full_yaml_library_writes(
     assume(not any(isinstance(data.get(key), dict) for key in ("name", "description")))
     text = yaml.dump(data, default_style=style, width=width, allow_unicode=True)
     expected: dict[str, str] = {}
-    for key, value in data.items():
+    # Its writer folds lines that begin with a space, which its reader, like ours, does not undo.
+    for key, value in yaml.safe_load(text).items():
         inner = value.items() if isinstance(value, dict) else ()
         expected |= {f"{key}.{k}": v for k, v in inner} if inner else {key: str(value)}
     assert read(text) == expected
