@@ -9,26 +9,30 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from skillc_runtime import heap, wire
 from skillc_runtime.engine import Engine
-from skillc_runtime.events import Event, Failed, Finish
+from skillc_runtime.events import Event, Failed, Finish, Started
 from skillc_runtime.worker import Cancel, Job, Worker
 
 
 class Child:
-    """Answers what arrives on `link`."""
+    """Answers what arrives on `link`.
 
-    def __init__(self, link: socket.socket, worker: Worker) -> None:
+    What a step of the engine gives is sent at its end: whoever is told wakes up, which takes time.
+    """
+
+    def __init__(self, link: socket.socket, load: Callable[[], Engine]) -> None:
+        self.worker = Worker(load, waiting=1 << 30, after_step=self._send)
         self._link = link
-        self._worker = worker
         self._cancels: dict[int, Cancel] = {}
         self._told: list[int] = []
-        self._turn = threading.Lock()
+        self._unsent: list[list[Any]] = []
 
     def take(self, kind: str, *values: Any) -> None:
         """Do what one message says."""
@@ -38,12 +42,7 @@ class Child:
             if cancel := self._cancels.get(values[0]):
                 cancel.set()
         elif kind == "abort":
-            self._worker.abort()
-
-    def say(self, message: list[Any]) -> None:
-        """Send a message, from any thread."""
-        with self._turn:
-            wire.send(self._link, message)
+            self.worker.abort()
 
     def _ask(self, number: int, *asked: Any) -> None:
         prompt, adapters, sampling, tail_from = wire.unpack_job(*asked)
@@ -53,18 +52,25 @@ class Child:
             if isinstance(event, Finish | Failed):
                 self._cancels.pop(number, None)
                 self._tell_counts()
-            try:
-                self.say(["event", number, *wire.pack_event(event)])
-            except OSError:  # the server is gone; this process ends with its next read
-                cancel.set()
+            self._unsent.append(["event", number, *wire.pack_event(event)])
+            if isinstance(event, Started):  # the server says so while the prompt is decoded
+                self._send()
 
-        self._worker.submit(Job(prompt, adapters, sampling, listen, cancel, tail_from))
+        self.worker.submit(Job(prompt, adapters, sampling, listen, cancel, tail_from))
 
     def _tell_counts(self) -> None:
-        told = [*self._worker.adapters, *astuple(self._worker.counts)]
+        told = [*self.worker.adapters, *astuple(self.worker.counts)]
         if told != self._told:
             self._told = told
-            self.say(["counts", *told])
+            self._unsent.append(["counts", *told])
+
+    def _send(self) -> None:
+        """Say what there is to say; from the worker's thread, as all that is to be said."""
+        if self._unsent:
+            messages, self._unsent = self._unsent, []
+            # Where the server is gone, this process ends with its next read.
+            with suppress(OSError):
+                wire.send(self._link, *messages)
 
 
 def main(number: int) -> None:
@@ -73,14 +79,13 @@ def main(number: int) -> None:
     link = socket.socket(fileno=number)
     arriving = wire.messages(link)
     base, options = next(arriving)
-    worker = Worker(lambda: Engine(Path(base), **options), waiting=1 << 30)
-    worker.start()
-    worker.loaded.wait()
-    child = Child(link, worker)
-    if worker.failure is not None:
-        child.say(["failed", *wire.pack_error(worker.failure)])
+    child = Child(link, lambda: Engine(Path(base), **options))
+    child.worker.start()
+    child.worker.loaded.wait()
+    if child.worker.failure is not None:
+        wire.send(link, ["failed", *wire.pack_error(child.worker.failure)])
         return
-    child.say(["ready", worker.engine.n_ctx])
+    wire.send(link, ["ready", child.worker.engine.n_ctx])
     for message in arriving:
         child.take(*message)
     # Nobody is left to answer to: no need to wait for what is being decoded.

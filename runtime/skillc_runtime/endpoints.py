@@ -181,7 +181,6 @@ class Endpoints:
         running = writer.running
 
         async def finish() -> None:
-            await running.begin()
             while not running.done:
                 await running.deltas()
 
@@ -196,7 +195,7 @@ class Endpoints:
         end: Callable[[], None],
     ) -> Response:
         # The status line waits until the skills are attached: an error is then a proper one.
-        deltas = await unless_gone(request.receive, writer.running.begin)
+        deltas = await unless_gone(request.receive, writer.running.deltas)
         return _EventStream(self._events(writer, deltas), end, {**headers, **_STREAM_HEADERS})
 
     async def _events(self, writer: Writer, deltas: list[tuple[int, Delta]]) -> AsyncIterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,15 +15,14 @@ from starlette.types import Receive
 from skillc_compiler.errors import AdapterError, ServeError
 from skillc_runtime.adapters import BadAdapterError
 from skillc_runtime.api_error import ApiError
-from skillc_runtime.events import Event, Piece
+from skillc_runtime.events import Piece
+from skillc_runtime.inbox import Arrival, Inbox
 from skillc_runtime.registry import unusable
 from skillc_runtime.reply import Delta, Reply
 from skillc_runtime.service import Prepared, Service
 from skillc_runtime.worker import Failed, Job, QueueFullError
 
 T = TypeVar("T")
-Arrival = tuple[int, Event | Failed, float]
-"""A choice's index, its event, and the perf_counter seconds at which the worker sent it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,48 +36,6 @@ class Usage:
 
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
-
-
-class Inbox:
-    """Events from the worker's thread, for one reader on the event loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._arrivals: deque[Arrival] = deque()
-        self._reader: asyncio.Future[None] | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is an event that need not be waited for."""
-        return bool(self._arrivals)
-
-    def put_from_thread(self, index: int, event: Event | Failed, at: float) -> None:
-        """Hand over an event; RuntimeError when the loop has ended."""
-        self._loop.call_soon_threadsafe(self._put, (index, event, at))
-
-    async def get(self, timeout: float | None = None) -> Arrival:
-        """The next event; asyncio.TimeoutError when there is none for `timeout` seconds."""
-        # asyncio.Queue under wait_for would start a task and a timer for every token.
-        if not self._arrivals:
-            self._reader = self._loop.create_future()
-            timer = self._loop.call_later(timeout, self._wake) if timeout else None
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-                if timer is not None:
-                    timer.cancel()
-            if not self._arrivals:
-                raise asyncio.TimeoutError
-        return self._arrivals.popleft()
-
-    def _put(self, arrival: Arrival) -> None:
-        self._arrivals.append(arrival)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
 
 
 class Running:
@@ -146,15 +102,14 @@ class Running:
             if self.ttft is not None:
                 metrics.skill_ttft.observe(self.ttft, skill=member.name)
 
-    async def begin(self) -> list[tuple[int, Delta]]:
-        """Wait until the skills are attached; ApiError when they cannot be."""
-        return await self._next(None)
-
     async def deltas(self, timeout: float | None = None) -> list[tuple[int, Delta]]:
         """What the next events add to which choice; asyncio.TimeoutError after `timeout` seconds
-        without one."""
+        without one.
+
+        The first ones say that the skills are attached; ApiError when they cannot be.
+        """
         found = await self._next(timeout)
-        while not self.done and self._inbox.waiting:
+        while not self.done and self._inbox.waiting and not self._inbox.breaks_off:
             found += self._take(await self._inbox.get())
         return found
 

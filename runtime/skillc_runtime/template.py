@@ -25,6 +25,8 @@ from skillc_compiler.errors import BaseModelError, ServeError
 from skillc_compiler.pieces import encode_pieces
 
 _MAX_DEPTH = 64
+# Anything that could be a mark: they overlap where foreign text ends like the beginning of one.
+_MARK = re.compile(r"x(?=([0-9a-f]{32}x))")
 
 
 class Vocabulary(Protocol):
@@ -155,12 +157,18 @@ class Marks:
 
     def split(self, text: str) -> Iterator[tuple[str, bool]]:
         """The rendered text in parts to tokenize: (text, whether it spells a control token)."""
-        cuts = (self._cut, self.turn)
-        for part in re.split("(" + "|".join([*cuts, *self._hidden]) + ")", text):
-            if part in self._hidden:
-                yield self._hidden[part], True
-            elif part and part not in cuts:
-                yield part, False
+        at = 0
+        for found in _MARK.finditer(text):
+            mark, start = f"x{found[1]}", found.start()
+            if start < at or (mark not in self._hidden and mark not in (self._cut, self.turn)):
+                continue
+            if start > at:
+                yield text[at:start], False
+            if mark in self._hidden:
+                yield self._hidden[mark], True
+            at = start + len(mark)
+        if at < len(text):
+            yield text[at:], False
 
 
 class Guard:

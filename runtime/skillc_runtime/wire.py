@@ -25,10 +25,13 @@ _ERRORS: dict[str, type[SkillcError]] = {
 }
 
 
-def send(link: socket.socket, message: list[Any]) -> None:
-    """Send one message; OSError when nobody is there."""
-    data = json.dumps(message, separators=(",", ":")).encode()
-    link.sendall(_LENGTH.pack(len(data)) + data)
+def send(link: socket.socket, *messages: list[Any]) -> None:
+    """Send messages in one go; OSError when nobody is there."""
+    found = bytearray()
+    for message in messages:
+        data = json.dumps(message, separators=(",", ":")).encode()
+        found += _LENGTH.pack(len(data)) + data
+    link.sendall(found)
 
 
 def messages(link: socket.socket) -> Iterator[list[Any]]:

@@ -65,8 +65,16 @@ class Job:
 class Worker:
     """Loads an engine and answers jobs, as many at once as it can."""
 
-    def __init__(self, load: Callable[[], Engine], *, waiting: int = 32) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        *,
+        waiting: int = 32,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`after_step` is called on the worker's thread whenever events may have been sent."""
         self._load = load
+        self._after_step = after_step
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._most = waiting
         self._thread = threading.Thread(target=self._run, name="skillc-engine", daemon=True)
@@ -147,6 +155,7 @@ class Worker:
         while busy or not closing:
             closing = self._take_jobs(wait=not busy) or closing
             busy = self._step()
+            self._after_step()
         if self._engine is not None:
             self._engine.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -98,7 +99,7 @@ class Matchers:
 class Recipe:
     """Everything that decides a training run, besides its seed.
 
-    name: the base's; title: the recipe's own.
+    name: the base's; title: the recipe's own; deepen: layers that a pair to start from may lack.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Recipe:
     text: Stage
     joint: Stage
     schedule: Schedule
+    deepen: tuple[int, ...] = ()
 
 
 def load_recipe(name: str) -> Recipe:
@@ -151,7 +153,7 @@ def _text(name: str) -> str:
         return path.read_text(encoding="utf-8")
     source = resources.files("skillc_compiler.train") / "recipes" / f"{name}.toml"
     if not source.is_file():
-        raise CompilerError(f"no recipe named {name!r}: shipped are `nano` and `nano-more`")
+        raise CompilerError(f"no recipe named {name!r}: shipped are nano, nano-more and nano-deep")
     return source.read_text(encoding="utf-8")
 
 
@@ -176,6 +178,7 @@ def _recipe(name: str, title: str, values: dict[str, Any]) -> Recipe:
         text=_stage(values, "text"),
         joint=_stage(values, "joint"),
         schedule=Schedule(**values["schedule"]),
+        deepen=_deepen(values.get("deepen", []), base),
     )
 
 
@@ -189,6 +192,12 @@ def _matchers(values: dict[str, Any], base: NanoConfig, writer: WriterConfig) ->
     if not heads or not sites or not set(sites) <= set(writer.sites):
         raise KeyError("[matchers] needs heads, and sites that [writer] has")
     return Matchers(heads, sites)
+
+
+def _deepen(layers: Sequence[int], base: NanoConfig) -> tuple[int, ...]:
+    if any(layer not in range(base.num_hidden_layers) for layer in layers):
+        raise KeyError(f"deepen: the base has no such layers {list(layers)}")
+    return tuple(layers)
 
 
 def _stage(values: dict[str, Any], name: str) -> Stage:
