@@ -93,3 +93,20 @@ def test_a_finished_pair_is_gone_on_with(
     assert (done.code, "--start has no meaning with --base" in done.err) == (2, True)
     done = run("train", "compiler", "--start", "gone", "--out", tmp_path)
     assert (done.code, "gone" in done.err) == (2, True)
+
+
+def test_finished_runs_are_averaged(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+    made = SimpleNamespace(train_mean=lambda *args: calls.append(args))
+    monkeypatch.setattr(train_verb, "trainer", lambda: made)
+    runs = (tmp_path / "a", tmp_path / "b")
+    for folder in runs:
+        folder.mkdir()
+    assert run("train", "mean", *runs, "--out", tmp_path / "out").code == 0
+    assert calls == [(runs, "nano-more", tmp_path / "out")]
+    done = run("train", "mean", tmp_path / "gone", "--out", tmp_path / "out")
+    assert (done.code, "does not exist" in done.err) == (2, True)
+    done = run("train", "mean", "--out", tmp_path / "out")
+    assert (done.code, "Missing argument" in done.err) == (2, True)

@@ -19,6 +19,7 @@ from skillc_compiler.train.curves import draw_curves
 from skillc_compiler.train.deepen import deepened, deepened_writer
 from skillc_compiler.train.export import export
 from skillc_compiler.train.feed import Feed, real_texts
+from skillc_compiler.train.mean import write_mean
 from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.recipe import Recipe, Stage, load_recipe
 from skillc_compiler.train.tokens import generated_text, train_tokenizer
@@ -81,6 +82,13 @@ def train_compiler(
     _curves(out)
     if run.step == recipe.joint.steps:
         export_pair(recipe_name, out)
+
+
+def train_mean(runs: Sequence[Path], recipe_name: str, out: Path) -> None:
+    """The mean of finished runs, exported. Raises CompilerError, see `write_mean`."""
+    load_recipe(recipe_name)
+    write_mean(runs, out)
+    export_pair(recipe_name, out)
 
 
 def _load_stage_one(model: Nano, out: Path) -> None:

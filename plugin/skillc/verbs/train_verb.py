@@ -150,6 +150,32 @@ def export(*, name: str | None, recipe: str | None, force: bool, out: Path) -> i
     return 0
 
 
+@command.command("mean")
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+)
+@click.option("--recipe", default="nano-more", show_default=True, metavar="NAME")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the result.",
+)
+def mean(*, runs: tuple[Path, ...], recipe: str, out: Path) -> int:
+    """Average the weights of finished runs.
+
+    Each RUN is the --out of a `train compiler` that went on from the same pair, with another seed
+    or other data. What ships goes to DIR/export.
+    """
+    trainer().train_mean(runs, recipe, out)
+    return 0
+
+
 def trainer() -> Any:
     """The trainer of a recipe's pair; CompilerError without torch."""
     return needing_torch("skillc_compiler.train.cli")
