@@ -52,6 +52,11 @@ class Done:
     def errors(self) -> list[Any]:
         return [event for event in self.events if event["type"] == "error"]
 
+    @property
+    def said(self) -> str:
+        """The model's text."""
+        return "".join(event["part"]["text"] for event in self.events if event["type"] == "text")
+
     def outputs(self, tool: str) -> list[str]:
         """What the calls of a tool returned."""
         parts = [event["part"] for event in self.events if event["type"] == "tool_use"]
