@@ -196,21 +196,29 @@ def served(project: Path, *options: str) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-def streamed(url: str, body: Mapping[str, Any]) -> list[float]:
-    """Seconds from sending a chat request until each piece of its answer."""
+def connected(url: str) -> http.client.HTTPConnection:
+    """A connection that can be kept open, as clients do."""
     place = urlsplit(url)
-    link = http.client.HTTPConnection(place.hostname or "", place.port, timeout=600)
+    return http.client.HTTPConnection(place.hostname or "", place.port, timeout=600)
+
+
+def streamed(
+    url: str, body: Mapping[str, Any], link: http.client.HTTPConnection | None = None
+) -> list[float]:
+    """Seconds from sending a chat request until each piece of its answer; `link` stays open."""
+    own = link or connected(url)
     data = json.dumps({**body, "stream": True})
     started, times = time.perf_counter(), []
-    link.request("POST", "/v1/chat/completions", data, {"Content-Type": "application/json"})
-    with link.getresponse() as answer:
+    own.request("POST", "/v1/chat/completions", data, {"Content-Type": "application/json"})
+    with own.getresponse() as answer:
         if answer.status != 200:
             raise RuntimeError(f"{answer.status}: {answer.read(500)!r}")
         for line in answer:
             now = time.perf_counter() - started
             if line.startswith(b"data: {") and _says_something(json.loads(line[6:])):
                 times.append(now)
-    link.close()
+    if link is None:
+        own.close()
     return times
 
 

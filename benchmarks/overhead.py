@@ -1,7 +1,8 @@
 """What does the server add to the engine, per streamed token and to the first token?
 
-`skillc serve` and its engine are processes of their own, and the client is a third; the engine
-alone runs in the client's process. The same prompt by turns on both sides; nothing else is asked.
+`skillc serve` and its engine are processes of their own, and the client, which keeps its connection
+open, is a third; the engine alone runs in the client's process. The same prompt by turns on both
+sides; nothing else is asked.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import argparse
 import statistics
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
-from _engine import nano, say, served, spread, streamed, with_quartiles, write_project
+from _engine import connected, nano, say, served, spread, streamed, with_quartiles, write_project
 
 from skillc.figures import print_figures
 from skillc_runtime.engine import Engine
@@ -55,13 +57,13 @@ def main() -> None:
         template = ChatTemplate(engine.base.chat_template or "", engine.model.vocab)
         tokens, first = [], []
         alone_first = []
-        with served(Path(scratch)) as (url, _):
+        with served(Path(scratch)) as (url, _), closing(connected(url)) as link:
             for turn in range(args.turns + 2):
                 asked = [{"role": "user", "content": f"Tell me of number {turn}, at length."}]
                 # A question of its own each time: of its prompt only the beginning is cached.
                 body = {"model": "nano", "messages": asked, "max_tokens": TOKENS}
                 alone = engine_times(engine, template.render(asked), TOKENS)
-                through = streamed(url, body)
+                through = streamed(url, body, link)
                 if turn < 2 or min(len(alone), len(through)) < 3:
                     continue
                 tokens.append(per_token(through) - per_token(alone))

@@ -107,7 +107,7 @@ _PROGRAMS = (
     " bundle rails mix dotnet mvn gradle bazel terraform ansible aws gcloud psql redis-cli curl jq"
     " rsync ssh sudo npx deno bun tox hatch pip php composer swift xcodebuild sbt clj opam cabal"
 ).split()
-_AGAIN = 0.3  # share of projects whose names have the program's word in them
+_AGAIN = 0.6  # share of projects whose names have the program's word in them
 _FOLDERS = 0.3  # share of those whose names are paths
 _JOINTS = ("-", "-", "_", ".", ":", "/", "::", "@", "+", "=", ",")
 
