@@ -59,6 +59,7 @@ class Verbs(click.Group):
             return None
         command = import_module(f"skillc.verbs.{verb}_verb").command
         assert isinstance(command, click.Command)
+        name_variables(command, f"SKILLC_{verb.upper()}")
         return command
 
     def resolve_command(
@@ -74,6 +75,17 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def name_variables(command: click.Command, prefix: str) -> None:
+    """Let each option be set by PREFIX_OPTION, whatever its parameter is called in the code."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None:
+            longest = max(option.opts, key=len).lstrip("-")
+            option.envvar = f"{prefix}_{longest.upper().replace('-', '_')}"
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            name_variables(inner, f"{prefix}_{name.upper().replace('-', '_')}")
 
 
 @click.group(

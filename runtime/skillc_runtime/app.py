@@ -21,7 +21,7 @@ from skillc_runtime.lora_endpoints import LoraEndpoints
 from skillc_runtime.registry import Registry
 from skillc_runtime.running import ClientGoneError
 from skillc_runtime.service import Service
-from skillc_runtime.settings import ServeSettings
+from skillc_runtime.settings import ServeSettings, served_context
 from skillc_runtime.worker import Worker
 
 
@@ -76,7 +76,8 @@ def create_app(
 def routes_of(service: Service) -> list[Route]:
     """Every path that is served."""
     endpoints, lora = Endpoints(service), LoraEndpoints(service)
-    listing = Listing(service.registry, service.started)
+    context = served_context(service.registry.base.context_length, service.settings.n_ctx)
+    listing = Listing(service.registry, service.started, context)
     return [
         Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
         Route("/v1/completions", endpoints.completions, methods=["POST"]),

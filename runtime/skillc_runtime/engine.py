@@ -25,12 +25,12 @@ from skillc_runtime.events import Answer, Event, Failed, Piece, Started
 from skillc_runtime.llama import Model
 from skillc_runtime.sampling import Row, Sampling
 from skillc_runtime.scheduler import Scheduler
+from skillc_runtime.settings import served_context
 from skillc_runtime.task import Task
 
 if TYPE_CHECKING:
     from skillc_compiler.gguf_base import BaseInfo
 
-DEFAULT_CONTEXT = 8192
 _SMALL = 64 << 20  # bytes of weights
 _CACHE_BYTES = 64 << 20
 _SPARE = 256
@@ -66,7 +66,7 @@ class Engine:
         from skillc_compiler.gguf_base import read_base_info
 
         self.base = read_base_info(base) if isinstance(base, Path) else base
-        self.n_ctx = n_ctx or min(self.base.context_length, DEFAULT_CONTEXT)
+        self.n_ctx = served_context(self.base.context_length, n_ctx)
         """Tokens that prompt and answer may have together."""
         self.model = Model(self.base.path)
         self.context = Context(

@@ -15,39 +15,42 @@ from skillc_runtime.registry import Registry
 
 
 class Listing:
-    """One method an endpoint; `started` is when the server was, in seconds since 1970."""
+    """One method an endpoint.
 
-    def __init__(self, registry: Registry, started: int) -> None:
+    `started` is when the server was, in seconds since 1970, `context` the tokens that prompt and
+    answer may have together.
+    """
+
+    def __init__(self, registry: Registry, started: int, context: int) -> None:
         self._registry = registry
         self._started = started
+        self._context = context
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models"""
-        data = await run_in_threadpool(model_list, self._registry, self._started)
+        data = await run_in_threadpool(self._models)
         return JSONResponse({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME"""
         wanted = request.path_params["model"]
-        for model in await run_in_threadpool(model_list, self._registry, self._started):
+        for model in await run_in_threadpool(self._models):
             if model["id"] == wanted:
                 return JSONResponse(model)
         raise unknown_model(wanted, "see /v1/models")
+
+    def _models(self) -> list[dict[str, Any]]:
+        """The base, then it with each skill that can be asked for."""
+        name = self._registry.name
+        common = {"object": "model", "created": self._started, "owned_by": "skillc"}
+        return [{"id": name, **common, "context_length": self._context}] + [
+            {"id": f"{name}:{skill}", **common, "parent": name} for skill in self._registry.ids()
+        ]
 
     async def skills(self, request: Request) -> Response:
         """GET /v1/skills"""
         data = await run_in_threadpool(skill_list, self._registry)
         return JSONResponse({"object": "list", "data": data})
-
-
-def model_list(registry: Registry, started: int) -> list[dict[str, Any]]:
-    """The base, then it with each skill that can be asked for."""
-    common = {"object": "model", "created": started, "owned_by": "skillc"}
-    base = {"id": registry.name, **common, "context_length": registry.base.context_length}
-    return [base] + [
-        {"id": f"{registry.name}:{name}", **common, "parent": registry.name}
-        for name in registry.ids()
-    ]
 
 
 def skill_list(registry: Registry) -> list[dict[str, Any]]:

@@ -8,6 +8,12 @@ from pathlib import Path
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8191
+DEFAULT_CONTEXT = 8192
+
+
+def served_context(trained: int, asked: int | None = None) -> int:
+    """Tokens that prompt and answer may have together: the base's own, or so many as were asked."""
+    return asked or min(trained, DEFAULT_CONTEXT)
 
 
 @dataclass(frozen=True, slots=True)

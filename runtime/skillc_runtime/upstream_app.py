@@ -36,7 +36,8 @@ def create_upstream_app(
     settings: UpstreamSettings, registry: Registry, client: UpstreamClient
 ) -> Starlette:
     """The application; `client` is closed when it ends."""
-    front, listing = Front(settings, registry, client), Listing(registry, int(time.time()))
+    front = Front(settings, registry, client)
+    listing = Listing(registry, int(time.time()), registry.base.context_length)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

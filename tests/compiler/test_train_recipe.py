@@ -86,6 +86,15 @@ def test_all_stages_run_resume_and_export(recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_minutes_are_those_of_all_stages(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    skillc_train("base", recipe, out, "--minutes", "0.0001")
+    assert [stage for stage in STAGES if (out / f"{stage}.pt").is_file()] == ["copy"]
+    skillc_train("base", recipe, out, "--minutes", "60")
+    assert [stage for stage in STAGES if (out / f"{stage}.pt").is_file()] == list(STAGES[:-1])
+
+
+@pytest.mark.slow
 def test_a_run_starts_from_an_installed_pair(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -158,6 +159,23 @@ def test_environment_mirrors_flags(
     monkeypatch.setenv("SKILLC_DIRECTORY", str(elsewhere))
     assert run("init").code == 0
     assert (elsewhere / "skillc.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("SKILLC_LIST_JSON", ["list"]),
+        ("SKILLC_DOCTOR_JSON", ["doctor"]),
+        ("SKILLC_BASE_LIST_JSON", ["base", "list"]),
+    ],
+)
+def test_any_option_can_be_set_by_its_own_name(
+    name: str, args: list[str], root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not run(*args).out.startswith(("{", "["))
+    monkeypatch.setenv(name, "1")
+    done = run(*args)
+    assert isinstance(json.loads(done.out), dict | list), done.err
 
 
 def test_report_needs_no_context(capsys: pytest.CaptureFixture[str]) -> None:

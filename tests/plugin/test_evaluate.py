@@ -107,6 +107,15 @@ def test_generated_cases_are_reproducible_and_without_chat() -> None:
     assert all(a.kind != "chat" for case in cases for a in case.asks)
 
 
+def test_generated_cases_that_are_called_the_same_are_counted_apart() -> None:
+    cases = generated_cases("test", 240, 7)
+    texts = [case.skill.text for case in cases]
+    assert len({case.skill.name for case in cases}) == len(cases) == len(set(texts))
+    assert sum(f"name: {case.skill.name}\n" not in case.skill.text for case in cases) in range(
+        1, 40
+    )
+
+
 def write(path: Path, *rows: object) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -46,6 +46,18 @@ def test_a_project_without_a_configuration(root: Path, run: Run) -> None:
     assert str(root) not in done.out
 
 
+def test_the_context_is_what_the_server_gives(root: Path, run: Run) -> None:
+    def found(*args: str) -> tuple[int, str]:
+        written = json.loads(run("init", "opencode", "--print", *args).out)
+        limit = written["provider"]["skillc"]["models"]["tiny"]["limit"]["context"]
+        return limit, written.get("default_agent", "full")
+
+    trained = found()[0]
+    assert trained < opencode.LARGE
+    assert found("--ctx", "512") == (512, "slim")
+    assert found("--ctx", "32768") == (32768, "full")
+
+
 def test_again_changes_nothing_and_says_so(root: Path, run: Run) -> None:
     run("init", "opencode")
     before = (root / "opencode.json").read_bytes()

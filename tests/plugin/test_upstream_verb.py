@@ -42,8 +42,9 @@ def test_a_built_skill_is_served_by_the_upstream(
 def test_what_makes_no_sense_is_refused(
     root: Path, run: Run, compiler: FakeCompiler, tmp_path: Path
 ) -> None:
-    done = run("serve", "--upstream", "http://127.0.0.1:9", "--ctx", "512")
-    assert (done.code, "are for the own engine" in done.err) == (2, True)
+    for option in (["--ctx", "512"], ["--deadline", "9"], ["--lora-loading"]):
+        done = run("serve", "--upstream", "http://127.0.0.1:9", *option)
+        assert (done.code, "are for the own engine" in done.err) == (2, True)
     done = run("serve", "--upstream", "http://127.0.0.1:9", "--port", "0")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "http://127.0.0.1:9 cannot be reached" in done.err

@@ -6,13 +6,15 @@ import hashlib
 from typing import Any
 
 import pytest
-from tests.runtime.conftest import Client
+from tests.runtime.conftest import Client, settings_for
 from tests.runtime.support import ProjectFolder, chat, names, user
 
 from skillc_compiler.gguf_base import BaseInfo
 from skillc_compiler.skill import read_skill
 from skillc_runtime.adapters import AdapterRef
 from skillc_runtime.sampling import Sampling
+from skillc_runtime.server import running
+from skillc_runtime.settings import served_context
 from skillc_runtime.template import ChatTemplate
 
 
@@ -225,6 +227,18 @@ def test_models_and_skills_are_listed(client: Client, project: ProjectFolder) ->
         "text",
         "adapter",
     ]
+
+
+def test_the_context_that_is_listed_is_the_one_that_is_served(project: ProjectFolder) -> None:
+    with running(settings_for(project, n_ctx=256)) as server:
+        client = Client(server)
+        (base, *_) = client.send("/v1/models").json["data"]
+        assert base["context_length"] == 256
+        assert client.send(f"/v1/models/{base['id']}").json == base
+        body = {"model": base["id"], "prompt": [1] * 256}
+        assert client.send("/v1/completions", body).status == 400
+    assert served_context(40_960) == served_context(8192) == 8192
+    assert served_context(4096) == 4096 and served_context(40_960, 16_384) == 16_384
 
 
 def test_metrics_count_what_happened(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ def train_base(
     tokenizer = _tokenizer(recipe, out, real, seed)
     feed = Feed(recipe.copy.data, tokenizer.to_str(), real, seed)
     run = Run(Nano(recipe.base), None)
+    begun = time.monotonic()
     stages = {"copy": recipe.copy, "drill": recipe.drill, "lookup": recipe.lookup}
     for name, stage in {**stages, "text": recipe.text}.items():
         feed = replace(feed, stage=name, data=stage.data, weights=stage.weights)
@@ -44,7 +46,12 @@ def train_base(
         grow = max(1, round(share * stage.steps))
         sizes = [min(1.0, (step + 1) / grow) for step in range(stage.steps)]
         evaluate = validation(feed, recipe) if name == "text" else None
-        train(run, feed, recipe, stage, sizes, out=out, minutes=minutes, evaluate=evaluate)
+        left = minutes - (time.monotonic() - begun) / 60 if minutes else 0.0
+        if left < 0:
+            break
+        train(run, feed, recipe, stage, sizes, out=out, minutes=left, evaluate=evaluate)
+        if run.step < stage.steps:
+            break
     _curves(out)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,13 @@ class Case:
 def generated_cases(split: str, count: int, seed: int, shape: Shape | None = None) -> list[Case]:
     """`count` fresh skills of a split; the test split's wording never occurs in training."""
     generator = Generator(split, seed, shape)
-    cases = []
-    for _ in range(count):
+    cases: list[Case] = []
+    for number in range(count):
         sample = generator.sample()
         skill = parse_skill(sample.text.encode(), folder=sample.name)
+        if any(case.skill.name == skill.name for case in cases):
+            # What is counted is by name; the text, which is what is compiled, stays.
+            skill = replace(skill, name=f"{skill.name}-{number}")
         cases.append(Case(skill, tuple(Ask(q) for q in sample.questions if q.kind != "chat")))
     return cases
 

@@ -16,7 +16,7 @@ from skillc.opencode import Place, Record
 from skillc.project import Project
 from skillc_compiler.bases import DEFAULT_BASE, Base, find_base
 from skillc_compiler.errors import ProjectError
-from skillc_runtime.settings import DEFAULT_HOST, DEFAULT_PORT
+from skillc_runtime.settings import DEFAULT_HOST, DEFAULT_PORT, served_context
 
 URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}/v1"
 
@@ -26,16 +26,31 @@ URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}/v1"
 @click.option("--print", "only_print", is_flag=True, help="Print the configuration, write nothing.")
 @click.option("--remove", is_flag=True, help="Take out what this command wrote.")
 @click.option("--offline", is_flag=True, help="Keep OpenCode from waiting for npm at each start.")
+@click.option(
+    "--ctx",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens of context that 'skillc serve --ctx N' gives.  [default: what it gives without]",
+)
 @click.option("--url", default=URL, show_default=True, help="Where the server listens.")
 @click.pass_obj
 def command(
-    start: Start, *, for_user: bool, only_print: bool, remove: bool, offline: bool, url: str
+    start: Start,
+    *,
+    for_user: bool,
+    only_print: bool,
+    remove: bool,
+    offline: bool,
+    ctx: int | None,
+    url: str,
 ) -> int:
     """Make OpenCode use the compiled skills.
 
     Adds the provider, the slim agent and the plugin to opencode.json and shows the difference.
     Comments and other keys stay; nothing that was not written by this command is changed.
     """
+    from skillc_compiler.gguf_base import read_base_info
+
     project = None if for_user else Project.find(start.folder)
     place = Place.of_user() if project is None else project_place(project, only_print)
     shown = Project.at(project.root).shorten if project else str
@@ -43,7 +58,8 @@ def command(
         lines = take_out(place, only_print=only_print)
     else:
         base = find_base(project.settings.base if project else DEFAULT_BASE)
-        lines = put_in(place, base, url, fresh=project is not None, only_print=only_print)
+        context = served_context(read_base_info(base.gguf).context_length, ctx)
+        lines = put_in(place, base, context, url, fresh=project is not None, only_print=only_print)
     for line in lines:
         click.echo(shown(line))
     if offline and not only_print:
@@ -56,13 +72,12 @@ def project_place(project: Project, only_print: bool) -> Place:
     return Place.of_project(project.root, state)
 
 
-def put_in(place: Place, base: Base, url: str, *, fresh: bool, only_print: bool) -> Iterator[str]:
+def put_in(
+    place: Place, base: Base, context: int, url: str, *, fresh: bool, only_print: bool
+) -> Iterator[str]:
     """Write configuration and plugin; the lines that say so."""
-    from skillc_compiler.gguf_base import read_base_info
-
     record = opencode.load_record(place.record)
     before = read(place.config)
-    context = read_base_info(base.gguf).context_length
     try:
         # What the user has written since the last time is not to be lost by --remove.
         original = opencode.without(before, record)[0] if before and record.entries else before

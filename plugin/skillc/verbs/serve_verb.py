@@ -74,8 +74,12 @@ def command(
     for line in stale_lines(project) if project else ():
         click.echo(f"warning: {line}", err=True)
     if upstream is not None:
-        if ctx is not None or threads is not None or engines > 1 or log:
-            raise click.UsageError("--ctx, --threads, --engines and --log are for the own engine")
+        given = (ctx, threads, deadline)
+        if any(one is not None for one in given) or engines > 1 or log or lora_loading:
+            raise click.UsageError(
+                "--ctx, --threads, --engines, --deadline, --lora-loading and --log"
+                " are for the own engine"
+            )
         serve_front(
             project,
             base,
