@@ -1,8 +1,7 @@
-"""Tasks for the tests that want a model which obeys: those that the shipped pair solves when asked
-directly.
+"""Tasks for the tests that want a model which obeys.
 
-What is tested with them is that it obeys through a client, too, and that nothing else comes of it.
-How often it obeys at all is what benchmarks/opencode_tasks.py measures.
+What is tested with them is that a model which obeys does so through a client, too, and that nothing
+else comes of it: one task must be solved. How many are is what opencode_tasks.py measures.
 """
 
 from __future__ import annotations
@@ -79,11 +78,13 @@ def solved(url: str, project: Path, task: Task) -> bool:
     return [json.loads(call["function"]["arguments"]).get("command") for call in calls] == [wanted]
 
 
-def first_solved(url: str, project: Path) -> Task:
-    """The first task that is solved before and after the skill is edited."""
+def likeliest_first(url: str, project: Path) -> list[Task]:
+    """All tasks; those first that are solved before and after the skill is edited."""
+    found = []
     for task in TASKS:
-        if solved(url, project, task):
+        good = solved(url, project, task)
+        if good:
             with edited(project, task):
-                if solved(url, project, task):
-                    return task
-    raise AssertionError("the shipped pair solves none of these tasks")
+                good = solved(url, project, task)
+        found.append((not good, task))
+    return [task for _, task in sorted(found, key=lambda one: one[0])]
