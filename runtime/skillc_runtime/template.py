@@ -157,10 +157,10 @@ class Marks:
 
     def split(self, text: str) -> Iterator[tuple[str, bool]]:
         """The rendered text in parts to tokenize: (text, whether it spells a control token)."""
-        at = 0
+        marks, at = {self._cut, self.turn, *self._hidden}, 0
         for found in _MARK.finditer(text):
             mark, start = f"x{found[1]}", found.start()
-            if start < at or (mark not in self._hidden and mark not in (self._cut, self.turn)):
+            if start < at or mark not in marks:
                 continue
             if start > at:
                 yield text[at:start], False

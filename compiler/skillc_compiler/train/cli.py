@@ -92,7 +92,7 @@ def train_compiler(
 
 def train_mean(runs: Sequence[Path], recipe_name: str, out: Path) -> None:
     """The mean of finished runs, exported. Raises CompilerError, see `write_mean`."""
-    load_recipe(recipe_name)
+    load_recipe(recipe_name)  # a name that is wrong is said before anything is written
     write_mean(runs, out)
     export_pair(recipe_name, out)
 

@@ -15,18 +15,26 @@ from skillc_compiler.file_hash import file_sha256
 from skillc_compiler.gguf_write import write_base_gguf
 from skillc_compiler.train.recipe import Recipe
 
+CHECKPOINT, TOKENIZER = "joint.pt", "tokenizer.json"
+
+
+def trained(run: Path) -> dict[str, Any]:
+    """The joint checkpoint that a run left; CompilerError when it left none, or no tokenizer."""
+    path = run / CHECKPOINT
+    if not path.is_file() or not (run / TOKENIZER).is_file():
+        raise CompilerError(f"no trained compiler in {run}: run `skillc train compiler` first")
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
 
 def export(recipe: Recipe, run: Path, target: Path) -> None:
     """Write base.gguf (f16), compiler.safetensors (f16) and compiler.json from `run` to `target`.
 
     Raises CompilerError when `run` holds no joint checkpoint.
     """
-    checkpoint = run / "joint.pt"
-    if not checkpoint.is_file():
-        raise CompilerError(f"no trained compiler in {run}: run `skillc train compiler` first")
-    state = torch.load(checkpoint, weights_only=True)
+    state = trained(run)
     target.mkdir(parents=True, exist_ok=True)
-    _write_base(recipe, state["model"], run / "tokenizer.json", target / "base.gguf")
+    _write_base(recipe, state["model"], run / TOKENIZER, target / "base.gguf")
     weights = {name: value.half().contiguous() for name, value in state["writer"].items()}
     path = target / "compiler.safetensors"
     save_file(weights, path)

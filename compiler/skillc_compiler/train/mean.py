@@ -9,14 +9,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from skillc_compiler.errors import CompilerError
-
-CHECKPOINT, TOKENIZER = "joint.pt", "tokenizer.json"
+from skillc_compiler.train.export import CHECKPOINT, TOKENIZER, trained
 
 
 def write_mean(runs: Sequence[Path], out: Path) -> None:
@@ -27,10 +25,10 @@ def write_mean(runs: Sequence[Path], out: Path) -> None:
     """
     if (out / CHECKPOINT).exists():
         raise CompilerError(f"{out} has a checkpoint already: choose another folder")
-    first = _state(runs[0])
+    first = trained(runs[0])
     sums = {part: {n: t.double() for n, t in first[part].items()} for part in ("model", "writer")}
     for run in runs[1:]:
-        state = _state(run)
+        state = trained(run)
         if (run / TOKENIZER).read_bytes() != (runs[0] / TOKENIZER).read_bytes():
             raise CompilerError(f"{run} has another tokenizer than {runs[0]}")
         for part, total in sums.items():
@@ -53,11 +51,3 @@ def _add(total: dict[str, Tensor], more: Mapping[str, Tensor], complaint: str) -
         raise CompilerError(f"{complaint}: only runs of one shape have a mean")
     for name, value in more.items():
         total[name] += value
-
-
-def _state(run: Path) -> dict[str, Any]:
-    path = run / CHECKPOINT
-    if not path.is_file() or not (run / TOKENIZER).is_file():
-        raise CompilerError(f"no trained compiler in {run}: run `skillc train compiler` first")
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state
