@@ -69,7 +69,9 @@ def check_open(host: str, token: str | None) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; ServeError when the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, or asyncio leaves Nagle's algorithm on in what it accepts, and an
+    # answer over a connection that is kept open waits 40 ms for the client's delayed ACK.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -65,6 +66,30 @@ def test_signals_end_it_cleanly(project: ProjectFolder, number: signal.Signals) 
         process.send_signal(number)
         assert process.wait(timeout=60) == 0
         assert process.stderr.read() == ""
+
+
+def test_a_kept_connection_is_not_held_up() -> None:
+    """Nagle's algorithm and a delayed ACK make 40 ms of every answer but a connection's first."""
+    accepted: list[int] = []
+
+    def look(
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        found = writer.get_extra_info("socket")
+        accepted.append(found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect() -> None:
+        with listen("127.0.0.1", 0) as listening:
+            async with await asyncio.start_server(look, sock=listening):
+                reader, writer = await asyncio.open_connection(*listening.getsockname())
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+
+    asyncio.run(connect())
+    assert accepted == [1]
 
 
 def test_taken_port_is_one_line(project: ProjectFolder) -> None:
