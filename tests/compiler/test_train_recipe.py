@@ -130,7 +130,9 @@ def test_a_pair_of_another_shape_is_no_start(tmp_path: Path) -> None:
 def test_a_recipe_extends_another_one() -> None:
     nano, more = load_recipe("nano"), load_recipe("nano-more")
     assert (more.name, more.title) == ("nano", "nano-more")
-    assert (more.base, more.writer, more.matchers) == (nano.base, nano.writer, nano.matchers)
+    assert more.base == replace(nano.base, num_hidden_layers=5)
+    assert more.deepen == (2,) and not nano.deepen
+    assert more.writer.width == nano.writer.width and more.writer.layers == 5
     assert more.drill == nano.drill and more.joint.weights == nano.joint.weights
     assert more.joint.data.skills < nano.joint.data.skills
     assert more.joint.data.slim == 0.03 and more.joint.data.filler == nano.joint.data.filler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -95,10 +96,24 @@ class Matchers:
 
 
 @dataclass(frozen=True)
+class Carry:
+    """How a layer that a pair to start from lacks is taught to carry (see `train.carry`).
+
+    rate: Adam's, for matrices; share: of what is carried, at the size of what it is added to;
+    skills: a step.
+    """
+
+    steps: int = 60
+    rate: float = 3e-3
+    share: float = 0.3
+    skills: int = 6
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run, besides its seed.
 
-    name: the base's; title: the recipe's own.
+    name: the base's; title: the recipe's own; deepen: layers that a pair to start from may lack.
     """
 
     name: str
@@ -112,6 +127,8 @@ class Recipe:
     text: Stage
     joint: Stage
     schedule: Schedule
+    deepen: tuple[int, ...] = ()
+    carry: Carry = Carry()
 
 
 def load_recipe(name: str) -> Recipe:
@@ -176,6 +193,8 @@ def _recipe(name: str, title: str, values: dict[str, Any]) -> Recipe:
         text=_stage(values, "text"),
         joint=_stage(values, "joint"),
         schedule=Schedule(**values["schedule"]),
+        deepen=_deepen(values.get("deepen", []), base),
+        carry=Carry(**values.get("carry", {})),
     )
 
 
@@ -189,6 +208,15 @@ def _matchers(values: dict[str, Any], base: NanoConfig, writer: WriterConfig) ->
     if not heads or not sites or not set(sites) <= set(writer.sites):
         raise KeyError("[matchers] needs heads, and sites that [writer] has")
     return Matchers(heads, sites)
+
+
+def _deepen(layers: Sequence[int], base: NanoConfig) -> tuple[int, ...]:
+    if any(layer not in range(base.num_hidden_layers) for layer in layers):
+        raise KeyError(f"deepen: the base has no such layers {list(layers)}")
+    whole = base.num_key_value_heads * base.head_dim == base.hidden_size
+    if layers and not (whole and base.num_key_value_heads == base.num_attention_heads):
+        raise KeyError("deepen: heads that cannot carry the whole residual stream")
+    return tuple(layers)
 
 
 def _stage(values: dict[str, Any], name: str) -> Stage:
