@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillc_compiler.errors import AdapterError
+from skillc_compiler.ridge import Ridge
 from skillc_compiler.tensor_file import decode_tensors, encode_tensors
 
 if TYPE_CHECKING:
@@ -124,12 +125,14 @@ class Manifest:
 class Adapter:
     """The LoRA of one skill: `delta(W) = (alpha / r) * b @ a` for each module in `pairs`.
 
-    `pairs` is keyed by the Hugging Face module path, as in "model.layers.0.mlp.down_proj".
+    `pairs` is keyed by the Hugging Face module path, as in "model.layers.0.mlp.down_proj"; so are
+    `ridges`, which only the GGUF keeps.
     """
 
     pairs: Mapping[str, LoraPair]
     alpha: float
     manifest: Manifest
+    ridges: Mapping[str, Ridge] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.pairs:

@@ -15,6 +15,7 @@ from skillc_compiler.errors import AdapterError
 from skillc_compiler.gguf_encode import DTYPES, Tensor, encode_gguf, encode_tensor
 from skillc_compiler.gguf_names import tensor_names
 from skillc_compiler.gguf_types import BLOCKS, DType, Field, GgufError, Kind
+from skillc_compiler.ridge import PREFIX, Ridge, ridge_field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +48,14 @@ def adapter_to_gguf(adapter: Adapter, base: BaseInfo, dtype: str = "f32") -> byt
     targets = adapter_targets(adapter, base)
     try:
         tensors: list[Tensor] = []
+        fields = _fields(adapter, base)
         for module, name in targets.items():
             pair = arranged_pair(module, adapter.pairs[module], base)
             tensors += _encode_pair(name, pair, DTYPES[dtype])
-        return b"".join(encode_gguf(_fields(adapter, base), tensors))
+            if (ridge := adapter.ridges.get(module)) is not None:
+                ridge = _arranged_ridge(module, ridge, base, tensors[-2].shape[0])
+                fields[f"{PREFIX}{name}"] = ridge_field(ridge)
+        return b"".join(encode_gguf(fields, tensors))
     except GgufError as error:
         raise AdapterError(f"adapter of {adapter.manifest.skill_name}: {error}") from error
 
@@ -117,6 +122,16 @@ def arranged_pair(
         columns = None if columns is None else np.argsort(columns)
     a = pair.a if columns is None else pair.a[:, columns]
     return LoraPair(a, pair.b if rows is None else pair.b[rows])
+
+
+def _arranged_ridge(module: str, ridge: Ridge, base: BaseInfo, rank: int) -> Ridge:
+    """For factors as the GGUF has them: columns in its order, `rank` with padding."""
+    import numpy as np
+
+    parameter = f"{in_layer(module)}.weight"
+    columns = architecture(base).columns(parameter, base.metadata)
+    spread = ridge.spread if columns is None else ridge.spread[columns]
+    return Ridge(ridge.alpha, spread, np.pad(ridge.gram, (0, rank - len(ridge.gram))))
 
 
 def _encode_pair(name: str, pair: LoraPair, dtype: DType) -> list[Tensor]:

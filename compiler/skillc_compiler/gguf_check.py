@@ -17,6 +17,7 @@ from skillc_compiler.gguf_adapter import MAX_ALPHA, MAX_RANK
 from skillc_compiler.gguf_base import BaseInfo, tensor_values
 from skillc_compiler.gguf_header import Header, TensorInfo, read_header
 from skillc_compiler.gguf_types import DType, GgufError, Kind
+from skillc_compiler.ridge import Ridge, read_ridge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,13 +50,15 @@ class CheckedAdapter:
     """An adapter's bytes that passed: largest rank, alpha, tensors by name, SHA-256 of the bytes.
 
     `tensors` are the halves "<base tensor>.lora_a" and ".lora_b". The factor on `b @ a` is
-    alpha / rank of the pair, or 1 when alpha is 0.
+    alpha / rank of the pair, or 1 when alpha is 0. `ridges` are those of base tensors that have
+    one.
     """
 
     rank: int
     alpha: float
     tensors: Mapping[str, TensorInfo]
     sha256: str
+    ridges: Mapping[str, Ridge]
 
 
 def validate_adapter(data: bytes, base: BaseInfo) -> CheckedAdapter:
@@ -70,10 +73,20 @@ def validate_adapter(data: bytes, base: BaseInfo) -> CheckedAdapter:
         alpha = _check_entries(header, base)
         ranks = _check_shapes(header.tensors, base)
         _check_values(header.tensors, list(ranks), data)
+        ridges = _ridges(header, ranks)
     except GgufError as error:
         raise AdapterError(f"adapter refused: {error}") from error
     digest = hashlib.sha256(data).hexdigest()
-    return CheckedAdapter(max(ranks.values()), alpha, header.tensors, digest)
+    return CheckedAdapter(max(ranks.values()), alpha, header.tensors, digest, ridges)
+
+
+def _ridges(header: Header, ranks: Mapping[str, int]) -> dict[str, Ridge]:
+    found = {}
+    for target, rank in ranks.items():
+        width = header.tensors[f"{target}.lora_a"].shape[1]
+        if (ridge := read_ridge(header, target, rank, width)) is not None:
+            found[target] = ridge
+    return found
 
 
 def _check_entries(header: Header, base: BaseInfo) -> float:

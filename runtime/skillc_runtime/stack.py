@@ -1,4 +1,4 @@
-"""Several adapters as one: ranks concatenated, scales folded into B.
+"""Several adapters as one: ranks concatenated, scales folded into B, solved for together.
 
 Attached one by one, llama.cpp adds their deltas in the order of a hash table of addresses, so the
 last bits of an answer would change from run to run, and each adapter would cost a product a layer.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from skillc_compiler.gguf_base import tensor_values
 from skillc_compiler.gguf_encode import Tensor, encode_gguf, encode_tensor
 from skillc_compiler.gguf_types import DType, Field, Kind
+from skillc_runtime.solve import Part, solved_together
 
 if TYPE_CHECKING:
     from skillc_compiler.gguf_check import CheckedAdapter
@@ -48,13 +49,17 @@ class Layer:
         alpha = self.checked.alpha
         return a, b * np.float32(self.scale * (alpha / a.shape[0] if alpha else 1.0))
 
+    def part(self, target: str) -> Part:
+        """The factors, and the regression that they solve."""
+        return Part(*self.factors(target), self.checked.ridges.get(target))
+
     def _values(self, name: str) -> _Matrix:
         info = self.checked.tensors[name]
         return tensor_values(info, self.data[info.offset : info.offset + info.size])
 
 
 def stack(layers: Sequence[Layer], arch: str) -> bytes:
-    """One adapter that does what `layers` do together; equal input gives equal bytes.
+    """One adapter for what `layers` do together; equal input gives equal bytes.
 
     It is float32 if one of them is, or where scaled values need it; else float16 with ranks padded
     to a multiple of 32, which is what the fast kernels take.
@@ -69,9 +74,9 @@ def stack(layers: Sequence[Layer], arch: str) -> bytes:
     tensors: list[Tensor] = []
     wide = any(layer.wide for layer in layers)
     for target in sorted(set().union(*(layer.targets() for layer in layers))):
-        pairs = [layer.factors(target) for layer in layers if target in layer.targets()]
-        a = np.concatenate([a for a, _ in pairs], axis=0)
-        b = np.concatenate([b for _, b in pairs], axis=1)
+        parts = [layer.part(target) for layer in layers if target in layer.targets()]
+        a = np.concatenate([part.a for part in parts], axis=0)
+        b = np.concatenate(solved_together(parts), axis=1)
         dtype = DType.F32 if wide or np.abs(b).max() > _F16_MAX else DType.F16
         if dtype == DType.F16:
             a, b = np.pad(a, ((0, -len(a) % 32), (0, 0))), np.pad(b, ((0, 0), (0, -len(a) % 32)))

@@ -15,6 +15,7 @@ from skillc_compiler.families.writer_net import (
     WriterConfig,
     WriterNet,
     apply_write,
+    joined,
     low_rank,
     solve,
 )
@@ -186,7 +187,7 @@ def test_the_parts_of_a_text_are_solved_for_together() -> None:
     net.alpha.data.fill_(math.log(0.7))
     with torch.no_grad():
         parts = [net.propose(reading(30)), net.propose(reading(100))]
-        for site, (keys, values) in enumerate(net.settle(parts)):
+        for site, (keys, values) in enumerate(net.settle(joined(parts))):
             key = torch.cat([part[site].keys for part in parts], 1)[0]
             value = torch.cat([part[site].values for part in parts], 1)[0]
             gate = torch.cat([part[site].roots for part in parts], 1)[0].square()

@@ -21,7 +21,14 @@ from skillc_compiler.families.output import predict, rows_of
 from skillc_compiler.families.parallel import in_parallel, one_thread
 from skillc_compiler.families.probe import guesses, recall
 from skillc_compiler.families.taps import SITE, Factors, Taps
-from skillc_compiler.families.writer_net import Reading, WriterConfig, WriterNet, low_rank
+from skillc_compiler.families.writer_net import (
+    Memories,
+    Reading,
+    WriterConfig,
+    WriterNet,
+    joined,
+    low_rank,
+)
 from skillc_compiler.file_hash import file_sha256
 from skillc_compiler.torch_base import load_frozen
 
@@ -76,9 +83,12 @@ class Writer:
         check_rank(rank)
         # One thread: how a product is split over threads can change its last bits.
         with torch.inference_mode(), one_thread():
-            factors = {
-                layer: low_rank(keys, values, rank)
-                for layer, (keys, values) in self.memories(skill.text).items()
+            proposed = self.proposed(skill.text)
+            sites = list(zip(self.net.config.sites, self.net.settle(proposed), strict=True))
+            factors = {layer: low_rank(keys[0], values[0], rank) for layer, (keys, values) in sites}
+            ridges = {
+                self._path(layer): self.net.ridge(site, proposed[site], factors[layer][0])
+                for site, (layer, _) in enumerate(sites)
             }
             probe = self._probe(skill.text, factors)
         if not all(
@@ -95,6 +105,7 @@ class Writer:
             pairs,
             float(rank),
             label(self, skill, rank, pairs, probe),
+            ridges,
         )
 
     def compile_many(
@@ -124,14 +135,17 @@ class Writer:
         return in_parallel(compile_one, skills, on_done, most)
 
     def memories(self, text: str) -> dict[int, tuple[Tensor, Tensor]]:
-        """Keys [S, inner] and values [S, hidden] of every token of `text`, by site layer.
+        """Keys [S, inner] and values [S, hidden] of every token of `text`, by site layer."""
+        settled = zip(self.net.config.sites, self.net.settle(self.proposed(text)), strict=True)
+        return {layer: (keys[0], values[0]) for layer, (keys, values) in settled}
 
-        Texts over one chunk are read in overlapping chunks; their memories are solved for together.
+    def proposed(self, text: str) -> list[Memories]:
+        """What every site would keep of every token of `text`.
+
+        Texts over one chunk are read in overlapping chunks, and are then solved for as a whole.
         """
         prefix, ids = self.reading(text)
-        proposed = [self.net.propose(self.read(prefix + chunk)) for chunk in _chunks(ids)]
-        settled = zip(self.net.config.sites, self.net.settle(proposed), strict=True)
-        return {layer: (keys[0], values[0]) for layer, (keys, values) in settled}
+        return joined([self.net.propose(self.read(prefix + chunk)) for chunk in _chunks(ids)])
 
     def reading(self, text: str) -> tuple[list[int], list[int]]:
         """The tokens in front of every chunk of a text, and the text's own."""

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skillc_compiler.ridge import Ridge
+
 _SPARE, _ROUNDS = 32, 3  # of the subspace iteration: more directions than wanted, and rounds
 _ALPHA = 0.01  # where the strength begins: nearly the sum, which a fresh network learns from sooner
 
@@ -153,7 +155,14 @@ class Memories:
     roots: Tensor
 
 
+def joined(proposed: Sequence[Sequence[Memories]]) -> list[Memories]:
+    """What every site would keep of a text, of what was proposed for each part of it."""
+    return [_joined(parts) for parts in zip(*proposed, strict=True)]
+
+
 def _joined(parts: Sequence[Memories]) -> Memories:
+    if len(parts) == 1:
+        return parts[0]
     return Memories(
         torch.cat([part.keys for part in parts], 1),
         torch.cat([part.values for part in parts], 1),
@@ -190,16 +199,27 @@ class WriterNet(nn.Module):
 
     def forward(self, reading: Reading) -> list[tuple[Tensor, Tensor]]:
         """One (keys, values) pair a site; masked tokens have zero values."""
-        return self.settle([self.propose(reading)])
+        return self.settle(self.propose(reading))
 
-    def settle(self, proposed: Sequence[Sequence[Memories]]) -> list[tuple[Tensor, Tensor]]:
-        """The pairs for what was proposed for each part of one text, solved for together."""
+    def settle(self, proposed: Sequence[Memories]) -> list[tuple[Tensor, Tensor]]:
+        """The pairs for what every site would keep, solved for."""
         written = []
-        for site, parts in enumerate(zip(*proposed, strict=True)):
-            found = parts[0] if len(parts) == 1 else _joined(parts)
+        for site, found in enumerate(proposed):
             settled = self._settled(site, found.keys, found.values, found.roots)
             written.append((found.keys / self.spread[site], settled.to(found.values.dtype)))
         return written
+
+    def ridge(self, site: int, found: Memories, a: Tensor) -> Ridge:
+        """The regression behind the factor `a` [r, inner] of what was found in one text.
+
+        The keys' Gram matrix is kept where `a` acts.
+        """
+        spread = self.spread[site].double()
+        rows = a.double().to(spread.device) * spread
+        keys = (found.keys * found.roots[..., None])[0].double()
+        seen = keys @ rows.T @ torch.linalg.pinv(rows @ rows.T, hermitian=True)
+        parts = [part.float().cpu().numpy() for part in (spread, seen.T @ seen)]
+        return Ridge(float(self.alpha[site].exp()), parts[0], parts[1])
 
     def propose(self, reading: Reading) -> list[Memories]:
         """What every site would keep of what was read."""
