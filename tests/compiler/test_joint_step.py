@@ -11,13 +11,26 @@ import torch
 from tokenizers import Tokenizer
 
 from skillc_compiler.data.generate import Generator, Sample, Shape
-from skillc_compiler.families.writer_net import WriterConfig, WriterNet, low_rank
+from skillc_compiler.families.writer_net import (
+    Memories,
+    WriterConfig,
+    WriterNet,
+    joined,
+    low_rank,
+)
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.feed import Feed, make_step
 from skillc_compiler.train.nano import Nano, NanoConfig
 from skillc_compiler.train.packing import Item, Weights, idle_rows, make_batch
 from skillc_compiler.train.recipe import load_recipe
-from skillc_compiler.train.step import Options, joint_step, silence, truncated
+from skillc_compiler.train.step import (
+    Options,
+    joint_step,
+    read_skill,
+    silence,
+    truncated,
+    written,
+)
 from skillc_compiler.train.tokens import generated_text, train_tokenizer
 
 BASE = NanoConfig(512, 32, 64, 2, 2, 2, 16)
@@ -123,6 +136,31 @@ def test_every_loss_reaches_the_writer(
         assert gradient is not None and bool(gradient.abs().sum() > 0)
     # The teacher is the text arm as it is: nothing is learned there from its pupil.
     assert float(outcome.text.loss.detach()) > 0
+
+
+def test_a_set_is_solved_for_together(
+    encoder: Encoder, model: Nano, writer: WriterNet, skills: list[Sample]
+) -> None:
+    items = [Item(sample) for sample in skills]
+    read = make_batch(items, encoder, Weights(), random.Random(0), max_skill=300, in_text=1)
+    with torch.no_grad():
+        trace = model(read.read.tokens, read.read.positions, read.read.mask(), sites=WRITER.sites)
+        proposed = writer.propose(read_skill(model, trace, read.read, read.lengths))
+        alone = writer.settle(proposed)
+        found = written(writer, proposed, [[1], [], [0, 1]], 0)
+        rows = [
+            [Memories(*(part[row : row + 1] for part in vars(each).values())) for each in proposed]
+            for row in (0, 1)
+        ]
+        both = writer.settle(joined(rows))
+    for site, (keys, values) in enumerate(found):
+        change = values.transpose(1, 2) @ keys
+        own = alone[site][1].transpose(1, 2) @ alone[site][0]
+        assert torch.allclose(change[0], own[1], atol=1e-4)
+        assert not change[1].any()
+        together = both[site][1].transpose(1, 2) @ both[site][0]
+        assert torch.allclose(change[2], together[0], atol=1e-4)
+        assert not torch.allclose(change[2], own.sum(0), atol=1e-3)
 
 
 def words(text: str) -> set[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skillc_compiler.families.writer_net import Reading, WriterNet
+from skillc_compiler.families.writer_net import Memories, Reading, WriterNet
 from skillc_compiler.train.nano import Nano, Trace, Writes
 from skillc_compiler.train.packing import Batch
 from skillc_compiler.train.rows import IGNORE, Rows
@@ -67,21 +67,29 @@ def read_skill(model: Nano, trace: Trace, read: Rows, lengths: list[int]) -> Rea
     )
 
 
-def write(
-    writer: WriterNet, memories: Sequence[tuple[Tensor, Tensor]], order: list[list[int]]
-) -> dict[int, tuple[Tensor, Tensor]]:
-    """Writes by layer; row b gets the memories of the skills `order[b]` (none, one or several)."""
-    writes = {}
+def written(
+    writer: WriterNet, proposed: Sequence[Memories], order: list[list[int]], rank: int
+) -> list[tuple[Tensor, Tensor]]:
+    """A write a site: row b gets the memories of the skills `order[b]` (none, one or several).
+
+    Several are solved for together, as sets are served, and cut to the sum of their ranks (0: not).
+    """
     most = max(1, *(len(row) for row in order))
     index = torch.tensor([row + [0] * (most - len(row)) for row in order])
     used = torch.tensor([[1.0] * len(row) + [0.0] * (most - len(row)) for row in order])
-    for layer, (keys, values) in zip(writer.config.sites, memories, strict=True):
-        if most == 1:
-            writes[layer] = (keys[index[:, 0]], values[index[:, 0]] * used[:, :1, None])
-        else:
-            joined = values[index] * used[:, :, None, None]
-            writes[layer] = (keys[index].flatten(1, 2), joined.flatten(1, 2))
-    return writes
+    picked = [
+        Memories(
+            found.keys[index].flatten(1, 2),
+            found.values[index].flatten(1, 2),
+            (found.roots[index] * used[..., None]).flatten(1, 2),
+        )
+        for found in proposed
+    ]
+    rank = rank * most
+    return [
+        (keys, truncated(keys, values, rank) if 0 < rank < values.shape[-1] else values)
+        for keys, values in writer.settle(picked)
+    ]
 
 
 @dataclass(frozen=True)
@@ -128,14 +136,14 @@ def joint_step(
     reading = read_skill(model, trace, batch.read, batch.lengths)
     if momentum:
         writer.observe(reading.inputs, reading.mask, momentum)
-    memories = writer(reading)
-    if options.rank:
-        memories = [(keys, truncated(keys, values, options.rank)) for keys, values in memories]
+    proposed, alone = writer.propose(reading), [[row] for row in range(len(order))]
+    own: Writes = dict(zip(sites, written(writer, proposed, alone, options.rank), strict=True))
+    writes = own
+    if order != alone:
+        writes = dict(zip(sites, written(writer, proposed, order, options.rank), strict=True))
     ask = batch.ask
-    writes: Writes = write(writer, memories, order)
     keep = ~ask.heads if options.tail else None
     answered = model(ask.tokens, ask.positions, ask.mask(), writes, keep=keep)
-    own = dict(zip(sites, memories, strict=True))
     return Outcome(
         trace,
         text,
