@@ -44,7 +44,7 @@ def shipped() -> Recipe:
     base = find_base("nano")
     assert base.compiler_dir is not None
     writer = json.loads((base.compiler_dir / "compiler.json").read_text("utf-8"))["writer"]
-    name = "nano-more" if writer["layers"] == 5 else "nano"
+    name = "nano-deep" if writer["layers"] == 5 else "nano"
     return replace(load_recipe(name), deepen=())
 
 

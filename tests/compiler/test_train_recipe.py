@@ -130,13 +130,19 @@ def test_a_pair_of_another_shape_is_no_start(tmp_path: Path) -> None:
 def test_a_recipe_extends_another_one() -> None:
     nano, more = load_recipe("nano"), load_recipe("nano-more")
     assert (more.name, more.title) == ("nano", "nano-more")
-    assert more.base == replace(nano.base, num_hidden_layers=5)
-    assert more.deepen == (2,) and not nano.deepen
-    assert more.writer.width == nano.writer.width and more.writer.layers == 5
+    assert (more.base, more.writer, more.matchers) == (nano.base, nano.writer, nano.matchers)
     assert more.drill == nano.drill and more.joint.weights == nano.joint.weights
     assert more.joint.data.skills < nano.joint.data.skills
     assert more.joint.data.slim == 0.03 and more.joint.data.filler == nano.joint.data.filler
     assert not more.joint.drills and not more.joint.observe
+
+
+def test_a_recipe_deepens_another_one() -> None:
+    more, deep = load_recipe("nano-more"), load_recipe("nano-deep")
+    assert deep.base == replace(more.base, num_hidden_layers=5)
+    assert deep.deepen == (2,) and not more.deepen
+    assert deep.writer.layers == 5 and deep.writer.sites == (0, 1, 3, 4)
+    assert deep.joint == more.joint
 
 
 def test_a_stage_has_its_own_data_and_weights() -> None:

@@ -168,7 +168,7 @@ def _text(name: str) -> str:
         return path.read_text(encoding="utf-8")
     source = resources.files("skillc_compiler.train") / "recipes" / f"{name}.toml"
     if not source.is_file():
-        raise CompilerError(f"no recipe named {name!r}: shipped are `nano` and `nano-more`")
+        raise CompilerError(f"no recipe named {name!r}: shipped are nano, nano-more and nano-deep")
     return source.read_text(encoding="utf-8")
 
 
