@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from skillc_compiler.errors import AdapterError
+
 if TYPE_CHECKING:
     from skillc_compiler.ridge import Ridge
 
@@ -33,7 +35,10 @@ class Part:
 
 
 def solved_together(parts: Sequence[Part]) -> list[_Matrix]:
-    """Each part's `b` in the solution for all; as it was where nothing else solves the same."""
+    """Each part's `b` in the solution for all; as it was where nothing else solves the same.
+
+    AdapterError when there is no solution, as there is for what a compiler has written.
+    """
     found = [part.b for part in parts]
     for places in _alike(parts):
         members = [parts[place] for place in places]
@@ -66,5 +71,10 @@ def _solution(parts: Sequence[Part]) -> list[_Matrix]:
     one = np.eye(len(alike))
     wanted = np.concatenate([part.b.astype(np.float64) for part in parts], axis=1)
     wanted = wanted @ (one + alpha * own)
-    mixed = np.linalg.solve((one + alpha * alike @ grams).T, wanted.T).T
+    try:
+        mixed = np.linalg.solve((one + alpha * alike @ grams).T, wanted.T).T
+    except np.linalg.LinAlgError:
+        mixed = np.full_like(wanted, np.nan)
+    if not np.isfinite(mixed).all():
+        raise AdapterError("these adapters cannot be solved for together: build them again")
     return [np.ascontiguousarray(mixed[:, span], dtype=np.float32) for span in spans]

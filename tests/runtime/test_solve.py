@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from skillc_compiler.bases import find_base
+from skillc_compiler.errors import AdapterError
 from skillc_compiler.families.interface import load_compiler
 from skillc_compiler.families.writer import Writer
 from skillc_compiler.families.writer_net import joined
@@ -112,6 +113,15 @@ def test_what_does_not_belong_together_stays_as_it_is() -> None:
     assert mixed[0] is plain.b and mixed[2] is elsewhere.b
     alone = solved_together([one, other])
     assert np.array_equal(mixed[1], alone[0]) and np.array_equal(mixed[3], alone[1])
+
+
+def test_what_has_no_solution_is_refused() -> None:
+    """alpha A A^T M = -1: nothing that a compiler writes, but a file may say so."""
+    a, b = np.eye(2, INNER, dtype=np.float32), np.ones((HIDDEN, 2), np.float32)
+    ones = np.ones(INNER, np.float32)
+    half = Ridge(1.0, ones, -0.5 * np.eye(2, dtype=np.float32))
+    with pytest.raises(AdapterError, match="cannot be solved for together"):
+        solved_together([Part(a, b, half), Part(a, b, half)])
 
 
 def test_rows_of_padding_do_no_harm() -> None:
