@@ -137,14 +137,6 @@ def test_a_recipe_extends_another_one() -> None:
     assert not more.joint.drills and not more.joint.observe
 
 
-def test_a_recipe_deepens_another_one() -> None:
-    more, deep = load_recipe("nano-more"), load_recipe("nano-deep")
-    assert deep.base == replace(more.base, num_hidden_layers=5)
-    assert deep.deepen == (2,) and not more.deepen
-    assert deep.writer.layers == 5 and deep.writer.sites == (0, 1, 3, 4)
-    assert deep.joint == more.joint
-
-
 def test_a_stage_has_its_own_data_and_weights() -> None:
     found = load_recipe("nano")
     assert found.lookup.data.lookup == 1.0 and found.lookup.data.real == 0.0

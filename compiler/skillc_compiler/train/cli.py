@@ -16,11 +16,8 @@ from skillc_compiler.bases import Base
 from skillc_compiler.errors import BaseModelError, CompilerError
 from skillc_compiler.families.writer_net import WriterNet
 from skillc_compiler.gguf_base import read_base_weights, read_tokenizer
-from skillc_compiler.train.carry import teach_carrying
 from skillc_compiler.train.curves import draw_curves
-from skillc_compiler.train.deepen import deepened, deepened_writer
-from skillc_compiler.train.encoder import Encoder
-from skillc_compiler.train.export import CHECKPOINT, export
+from skillc_compiler.train.export import export
 from skillc_compiler.train.feed import Feed, real_texts
 from skillc_compiler.train.mean import write_mean
 from skillc_compiler.train.nano import Nano
@@ -77,10 +74,8 @@ def train_compiler(
     if start is None:
         _load_stage_one(run.model, out)
     else:
-        deeper = load_pair(start, run.model, run.writer, recipe.deepen)
+        load_pair(start, run.model, run.writer)
         read_tokenizer(start.gguf).save(str(out / "tokenizer.json"))
-        if deeper and not (out / CHECKPOINT).is_file():
-            _teach_new_layers(run.model, recipe, out, seed)
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     feed = Feed(
         recipe.joint.data, tokenizer.to_str(), real_texts(texts), seed + 1,
@@ -109,39 +104,20 @@ def _load_stage_one(model: Nano, out: Path) -> None:
     model.load_state_dict(torch.load(path, weights_only=True)["model"])
 
 
-def _teach_new_layers(model: Nano, recipe: Recipe, out: Path, seed: int) -> None:
-    encoder = Encoder(Tokenizer.from_file(str(out / "tokenizer.json")))
-    for layer in recipe.deepen:
-        teach_carrying(model, layer, encoder, recipe.carry, seed)
-
-
-def load_pair(
-    start: Base, model: Nano, writer: WriterNet | None, deepen: Sequence[int] = ()
-) -> bool:
-    """Give a base and a writer the weights of an installed pair.
-
-    One of fewer layers gets new ones at `deepen`, which do nothing yet; whether it did. Raises
-    CompilerError.
-    """
+def load_pair(start: Base, model: Nano, writer: WriterNet | None) -> None:
+    """Give a base and a writer the weights of an installed pair. Raises CompilerError."""
     if start.compiler_dir is None:
         raise CompilerError(f"base {start.name}: has no compiler to start from")
     try:
-        config, arrays = read_base_weights(start.gguf)
-        arrays.pop("lm_head.weight", None)
-        weights = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        missing = model.config.num_hidden_layers - int(config["num_hidden_layers"])
-        deeper = bool(deepen) and missing == len(deepen)
-        if deeper:
-            weights = deepened(weights, model.state_dict(), deepen)
-        model.load_state_dict(weights)
+        weights = read_base_weights(start.gguf)[1]
+        weights.pop("lm_head.weight", None)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         if writer is not None:
             saved = load_file(start.compiler_dir / "compiler.safetensors")
-            saved = {name: value.float() for name, value in saved.items()}
-            writer.load_state_dict(deepened_writer(saved, deepen) if deeper else saved)
-    except (OSError, RuntimeError, BaseModelError, KeyError, ValueError) as error:
+            writer.load_state_dict({name: value.float() for name, value in saved.items()})
+    except (OSError, RuntimeError, BaseModelError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CompilerError(f"base {start.name}: cannot be started from: {reason}") from error
-    return deeper
 
 
 def _growth(joint: Stage) -> list[float]:

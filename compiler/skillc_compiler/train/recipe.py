@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -96,24 +95,10 @@ class Matchers:
 
 
 @dataclass(frozen=True)
-class Carry:
-    """How a layer that a pair to start from lacks is taught to carry (see `train.carry`).
-
-    rate: Adam's, for matrices; share: of what is carried, at the size of what it is added to;
-    skills: a step.
-    """
-
-    steps: int = 60
-    rate: float = 3e-3
-    share: float = 0.3
-    skills: int = 6
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run, besides its seed.
 
-    name: the base's; title: the recipe's own; deepen: layers that a pair to start from may lack.
+    name: the base's; title: the recipe's own.
     """
 
     name: str
@@ -127,8 +112,6 @@ class Recipe:
     text: Stage
     joint: Stage
     schedule: Schedule
-    deepen: tuple[int, ...] = ()
-    carry: Carry = Carry()
 
 
 def load_recipe(name: str) -> Recipe:
@@ -168,7 +151,7 @@ def _text(name: str) -> str:
         return path.read_text(encoding="utf-8")
     source = resources.files("skillc_compiler.train") / "recipes" / f"{name}.toml"
     if not source.is_file():
-        raise CompilerError(f"no recipe named {name!r}: shipped are nano, nano-more and nano-deep")
+        raise CompilerError(f"no recipe named {name!r}: shipped are `nano` and `nano-more`")
     return source.read_text(encoding="utf-8")
 
 
@@ -193,8 +176,6 @@ def _recipe(name: str, title: str, values: dict[str, Any]) -> Recipe:
         text=_stage(values, "text"),
         joint=_stage(values, "joint"),
         schedule=Schedule(**values["schedule"]),
-        deepen=_deepen(values.get("deepen", []), base),
-        carry=Carry(**values.get("carry", {})),
     )
 
 
@@ -208,15 +189,6 @@ def _matchers(values: dict[str, Any], base: NanoConfig, writer: WriterConfig) ->
     if not heads or not sites or not set(sites) <= set(writer.sites):
         raise KeyError("[matchers] needs heads, and sites that [writer] has")
     return Matchers(heads, sites)
-
-
-def _deepen(layers: Sequence[int], base: NanoConfig) -> tuple[int, ...]:
-    if any(layer not in range(base.num_hidden_layers) for layer in layers):
-        raise KeyError(f"deepen: the base has no such layers {list(layers)}")
-    whole = base.num_key_value_heads * base.head_dim == base.hidden_size
-    if layers and not (whole and base.num_key_value_heads == base.num_attention_heads):
-        raise KeyError("deepen: heads that cannot carry the whole residual stream")
-    return tuple(layers)
 
 
 def _stage(values: dict[str, Any], name: str) -> Stage:
