@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from skillc_compiler.gguf_header import Header
 
-    Vector = npt.NDArray[np.float32]
+    Floats = npt.NDArray[np.float32]
 
 PREFIX = "skillc.ridge."
 
@@ -33,8 +33,8 @@ class Ridge:
     """
 
     alpha: float
-    spread: Vector
-    gram: Vector
+    spread: Floats
+    gram: Floats
 
 
 def ridge_field(ridge: Ridge) -> Field:
