@@ -23,6 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from skillc_compiler.errors import BaseModelError, ServeError
 from skillc_compiler.pieces import encode_pieces
+from skillc_runtime.encodings import Encodings
 
 _MAX_DEPTH = 64
 # Anything that could be a mark: they overlap where foreign text ends like the beginning of one.
@@ -56,6 +57,8 @@ class ChatTemplate:
         """BaseModelError when `source` is no Jinja template."""
         self._vocab = vocab
         self._guard = Guard(vocab.control_texts)
+        self._plain = Encodings(partial(vocab.tokenize, special=False))
+        self._special = Encodings(partial(vocab.tokenize, special=True))
         self._names = {f"{name}_token": vocab.special(name) for name in ("bos", "eos")}
         try:
             self._template = environment().from_string(source)
@@ -107,10 +110,8 @@ class ChatTemplate:
         return tokens, self._opening(tokens[:size]) if found else None
 
     def _encode(self, parts: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        plain = partial(self._vocab.tokenize, special=False)
-        special = partial(self._vocab.tokenize, special=True)
         return encode_pieces(
-            [(part, plain if foreign else special) for part, foreign in parts],
+            [(part, self._plain if foreign else self._special) for part, foreign in parts],
             adds_space=self._vocab.adds_space,
             is_control=self._vocab.is_control,
         )
