@@ -28,6 +28,7 @@ _ENTRY = re.compile(r"<skill>(.*?)</skill>\s*", re.DOTALL)
 _BLOCK_END, _LISTING_END = "</skill_content>", "</available_skills>"
 _HEAD = re.compile(r"---[ \t]*\r?\n(?:(?!---)[^\n]*\n){1,100}---\s*\Z")
 _HEAD_ROOM = 4096
+_BLANKS = " \t\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,14 @@ class KnownSkill:
     body: str
     file_sha256: str = ""
     anchor: str = field(init=False)
+    inner: str = field(init=False)
+    """A line that a text with the body in it has as a line of its own; empty if there is none."""
     pattern: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:
         lines = self.body.split("\n")
         object.__setattr__(self, "anchor", max(lines, key=len))
+        object.__setattr__(self, "inner", max(lines[1:-1], key=len, default="").rstrip(_BLANKS))
         # A file on disk may end its lines otherwise than the canonical text does.
         body = r"[ \t]*\r?\n".join(map(re.escape, lines))
         object.__setattr__(self, "pattern", re.compile(rf"{body}[ \t]*"))
@@ -79,6 +83,7 @@ def find_mentions(
     """Which of the `known` skills the messages hold the text of, in the order of their names."""
     used: set[str] = set()
     listed: set[str] = set()
+    by_line = _by_line(known.values())
     for message in messages:
         text = normalise(message["content"])
         for name, inside in _BLOCK.findall(_up_to(_BLOCK_END, text)):
@@ -86,7 +91,9 @@ def find_mentions(
             if skill and skill.find(inside):
                 used.add(skill.name)
         if len(text) > MIN_BODY:
-            used |= {skill.name for skill in _long(known.values()) if skill.find(text)}
+            lines = {line.rstrip(_BLANKS) for line in text.split("\n")} & by_line.keys() - {""}
+            candidates = (skill for line in (*lines, "") for skill in by_line[line])
+            used |= {skill.name for skill in candidates if skill.find(text)}
         if message["role"] == "system":
             for block in _LISTING.finditer(_up_to(_LISTING_END, text)):
                 entries = _ENTRY.findall(_up_to("</skill>", block[1]))
@@ -94,13 +101,22 @@ def find_mentions(
     return Mentions(tuple(sorted(used)), tuple(sorted(listed - used)))
 
 
+def _by_line(skills: Iterable[KnownSkill]) -> dict[str, list[KnownSkill]]:
+    """Those that can be told by their body, by a line to look for; under "" those without one."""
+    found: dict[str, list[KnownSkill]] = {"": []}
+    for skill in skills:
+        if len(skill.body) > MIN_BODY:
+            found.setdefault(skill.inner, []).append(skill)
+    return found
+
+
 def elide(messages: Sequence[Mapping[str, Any]], active: Mapping[str, KnownSkill]) -> Elided:
     """`messages` without the text of the skills that are `active`."""
-    result = Elided([])
+    result, long = Elided([]), _long(active.values())
     for message in messages:
         text = original = normalise(message["content"])
         text = _replace(_BLOCK, _BLOCK_END, lambda hit: _block(hit, active, result), text)
-        for skill in _long(active.values()):
+        for skill in long:
             text = _without_body(text, skill, result)
         if message["role"] == "system":
             text = _replace(_LISTING, _LISTING_END, lambda hit: _listing(hit, active, result), text)

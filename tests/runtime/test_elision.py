@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from tests.runtime.conftest import Client, fill, settings_for
 from tests.runtime.support import ProjectFolder, chat, names
 
 from skillc_compiler.gguf_base import BaseInfo
-from skillc_runtime.elision import KnownSkill, elide, find_mentions
+from skillc_runtime.elision import MIN_BODY, KnownSkill, elide, find_mentions
 from skillc_runtime.server import running
 
 BODY = "# Deploy\n\n" + "\n".join(f"- Step {i}: kubectl apply -f step-{i}.yaml" for i in range(12))
@@ -105,6 +106,30 @@ def test_a_pasted_body_goes(raw: str) -> None:
 def test_the_frontmatter_of_another_skill_stays() -> None:
     text = left(f"---\nname: other\n---\n{BODY}")
     assert text == "---\nname: other\n---\n[skill deploy is active]"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_body_is_found_wherever_it_stands(seed: int) -> None:
+    """As a search for each skill in each text would."""
+    rng = random.Random(seed)
+    lines = ["", "  - `make all`", "x" * 90, "x" * 90 + "  ", "Run it.", "# Title", "y" * 210]
+    known = {}
+    for number in range(60):
+        body = "\n".join(rng.choices(lines, k=rng.randint(1, 6)))
+        known[f"s{number}"] = KnownSkill(f"s{number}", "", body)
+    found = 0
+    for _ in range(60):
+        parts = [rng.choice([*lines, *(skill.body for skill in known.values())]) for _ in range(3)]
+        text = rng.choice(("\n", " ", "\n\n")).join(parts)
+        text = text.replace("\n", rng.choice(("\n", "\r\n", " \t\n")))
+        wanted = {
+            name
+            for name, skill in known.items()
+            if min(len(text), len(skill.body)) > MIN_BODY and skill.find(text)
+        }
+        assert set(find_mentions([message(text)], known).used) == wanted
+        found += len(wanted)
+    assert found > 60
 
 
 def test_listings() -> None:
