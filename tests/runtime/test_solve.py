@@ -24,8 +24,7 @@ from skillc_runtime.stack import Layer, stack
 
 Matrix = npt.NDArray[np.float64]
 INNER, HIDDEN, ALPHA = 24, 16, 0.7
-RANDOM = np.random.default_rng(0)
-SPREAD = RANDOM.uniform(0.5, 2, INNER)
+SPREAD = np.random.default_rng(0).uniform(0.5, 2, INNER)
 
 
 def regression(keys: Matrix, values: Matrix) -> Matrix:
@@ -34,8 +33,9 @@ def regression(keys: Matrix, values: Matrix) -> Matrix:
     return (1 + ALPHA) * values.T @ keys @ np.linalg.inv(gram)
 
 
-def memories(count: int) -> tuple[Matrix, Matrix]:
-    return RANDOM.normal(size=(count, INNER)), RANDOM.normal(size=(count, HIDDEN))
+def memories(count: int, seed: int) -> tuple[Matrix, Matrix]:
+    random = np.random.default_rng(seed)
+    return random.normal(size=(count, INNER)), random.normal(size=(count, HIDDEN))
 
 
 def compiled(keys: Matrix, values: Matrix, rank: int, spread: Matrix = SPREAD) -> Part:
@@ -57,7 +57,7 @@ def change(parts: list[Part], found: list[npt.NDArray[np.float32]]) -> Matrix:
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_nothing_is_lost_while_all_keys_fit_the_rank(count: int) -> None:
-    texts = [memories(5) for _ in range(count)]
+    texts = [memories(5, seed) for seed in range(count)]
     parts = [compiled(*text, rank=5) for text in texts]
     exact = regression(*(np.concatenate(each) for each in zip(*texts, strict=True))) / SPREAD
     found = change(parts, solved_together(parts))
@@ -67,7 +67,7 @@ def test_nothing_is_lost_while_all_keys_fit_the_rank(count: int) -> None:
 
 
 def test_scales_are_those_of_the_values() -> None:
-    texts = [memories(4), memories(4)]
+    texts = [memories(4, 0), memories(4, 1)]
     parts = [compiled(*text, rank=4) for text in texts]
     scaled = [Part(parts[0].a, -0.5 * parts[0].b, parts[0].ridge), parts[1]]
     keys = np.concatenate([texts[0][0], texts[1][0]])
@@ -76,7 +76,7 @@ def test_scales_are_those_of_the_values() -> None:
     assert np.abs(found - regression(keys, values) / SPREAD).max() < 1e-4
 
 
-def test_skills_that_are_cut_to_a_rank(tmp_path: Path) -> None:
+def test_skills_that_are_cut_to_a_rank() -> None:
     """What is served for two skills is what the compiler would write for both as one text."""
     folder = Path(__file__).parents[2] / "examples" / "orchard" / ".skills"
     skills = [
@@ -103,8 +103,8 @@ def test_skills_that_are_cut_to_a_rank(tmp_path: Path) -> None:
 
 
 def test_what_does_not_belong_together_stays_as_it_is() -> None:
-    one, other = (compiled(*memories(4), rank=4) for _ in range(2))
-    elsewhere = compiled(*memories(4), rank=4, spread=2 * SPREAD)
+    one, other = (compiled(*memories(4, seed), rank=4) for seed in range(2))
+    elsewhere = compiled(*memories(4, 2), rank=4, spread=2 * SPREAD)
     plain = Part(one.a, one.b, None)
     for parts in ([one], [one, elsewhere], [one, plain], [plain, plain]):
         for part, b in zip(parts, solved_together(parts), strict=True):
@@ -125,7 +125,7 @@ def test_what_has_no_solution_is_refused() -> None:
 
 
 def test_rows_of_padding_do_no_harm() -> None:
-    parts = [compiled(*memories(4), rank=4) for _ in range(2)]
+    parts = [compiled(*memories(4, seed), rank=4) for seed in range(2)]
     padded = [
         Part(
             np.pad(part.a, ((0, 4), (0, 0))),
