@@ -83,7 +83,7 @@ def find_mentions(
     """Which of the `known` skills the messages hold the text of, in the order of their names."""
     used: set[str] = set()
     listed: set[str] = set()
-    by_line = _by_line(known.values())
+    by_line = _by_line(_long(known.values()))
     for message in messages:
         text = normalise(message["content"])
         for name, inside in _BLOCK.findall(_up_to(_BLOCK_END, text)):
@@ -102,17 +102,18 @@ def find_mentions(
 
 
 def _by_line(skills: Iterable[KnownSkill]) -> dict[str, list[KnownSkill]]:
-    """Those that can be told by their body, by a line to look for; under "" those without one."""
+    """The skills by a line to look for; under "" those without one."""
     found: dict[str, list[KnownSkill]] = {"": []}
     for skill in skills:
-        if len(skill.body) > MIN_BODY:
-            found.setdefault(skill.inner, []).append(skill)
+        found.setdefault(skill.inner, []).append(skill)
     return found
 
 
 def elide(messages: Sequence[Mapping[str, Any]], active: Mapping[str, KnownSkill]) -> Elided:
     """`messages` without the text of the skills that are `active`."""
-    result, long = Elided([]), _long(active.values())
+    result = Elided([])
+    # The longest first, for bodies in bodies.
+    long = sorted(_long(active.values()), key=lambda skill: (-len(skill.body), skill.name))
     for message in messages:
         text = original = normalise(message["content"])
         text = _replace(_BLOCK, _BLOCK_END, lambda hit: _block(hit, active, result), text)
@@ -139,9 +140,8 @@ def _replace(
 
 
 def _long(skills: Iterable[KnownSkill]) -> list[KnownSkill]:
-    """The skills that can be told by their body; the longest first, for bodies in bodies."""
-    found = [skill for skill in skills if len(skill.body) > MIN_BODY]
-    return sorted(found, key=lambda skill: (-len(skill.body), skill.name))
+    """The skills that can be told by their body."""
+    return [skill for skill in skills if len(skill.body) > MIN_BODY]
 
 
 def _block(block: re.Match[str], active: Mapping[str, KnownSkill], result: Elided) -> str:
