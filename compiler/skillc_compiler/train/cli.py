@@ -21,6 +21,7 @@ from skillc_compiler.train.export import export
 from skillc_compiler.train.feed import Feed, real_texts
 from skillc_compiler.train.mean import write_mean
 from skillc_compiler.train.nano import Nano
+from skillc_compiler.train.ops import best_device
 from skillc_compiler.train.recipe import Recipe, Stage, load_recipe
 from skillc_compiler.train.tokens import generated_text, train_tokenizer
 from skillc_compiler.train.trainer import Run, train
@@ -36,7 +37,7 @@ def train_base(
     real = real_texts(texts)
     tokenizer = _tokenizer(recipe, out, real, seed)
     feed = Feed(recipe.copy.data, tokenizer.to_str(), real, seed)
-    run = Run(Nano(recipe.base), None)
+    run = Run(Nano(recipe.base).to(best_device()), None)
     begun = time.monotonic()
     stages = {"copy": recipe.copy, "drill": recipe.drill, "lookup": recipe.lookup}
     for name, stage in {**stages, "text": recipe.text}.items():
@@ -70,7 +71,8 @@ def train_compiler(
     """
     recipe = load_recipe(recipe_name)
     _prepare(out, seed)
-    run = Run(Nano(recipe.base), WriterNet(recipe.writer))
+    device = best_device()
+    run = Run(Nano(recipe.base).to(device), WriterNet(recipe.writer).to(device))
     if start is None:
         _load_stage_one(run.model, out)
     else:
@@ -101,7 +103,7 @@ def _load_stage_one(model: Nano, out: Path) -> None:
     path = out / "text.pt"
     if not path.is_file():
         raise CompilerError(f"no trained base in {out}: run `skillc train base --out {out}` first")
-    model.load_state_dict(torch.load(path, weights_only=True)["model"])
+    model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["model"])
 
 
 def load_pair(start: Base, model: Nano, writer: WriterNet | None) -> None:

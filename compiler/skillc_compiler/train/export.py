@@ -23,7 +23,7 @@ def trained(run: Path) -> dict[str, Any]:
     path = run / CHECKPOINT
     if not path.is_file() or not (run / TOKENIZER).is_file():
         raise CompilerError(f"no trained compiler in {run}: run `skillc train compiler` first")
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     return state
 
 

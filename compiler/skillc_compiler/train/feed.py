@@ -32,6 +32,7 @@ from skillc_compiler.train.recipe import DataConfig
 from skillc_compiler.train.step import FULL, Options
 
 _GROUP = 4
+_AHEAD = 8  # batches a worker
 _SPAN = re.compile(r"`([\w./@$~-][^`\n]{3,70}\w)`")
 _SEQUELS = 0.4  # share of tool calls that are followed by their result
 # What clients put there on their own account; it must change nothing.
@@ -72,6 +73,11 @@ class Step:
     order: list[list[int]]
     options: Options = FULL
     matches: Matches | None = None
+
+    def to(self, device: torch.device) -> Step:
+        """The same step on `device`."""
+        matches = self.matches.to(device) if self.matches else None
+        return replace(self, batch=self.batch.to(device), matches=matches)
 
 
 def real_texts(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -254,13 +260,15 @@ def _order(items: Sequence[Item], rng: random.Random, feed: Feed, size: float) -
     return order
 
 
-def stream(feed: Feed, start: int, stop: int, sizes: Sequence[float]) -> Iterator[Step]:
-    """Steps `start` to `stop`, made ahead of need in one worker process."""
-    with ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+def stream(
+    feed: Feed, start: int, stop: int, sizes: Sequence[float], *, workers: int = 1
+) -> Iterator[Step]:
+    """Steps `start` to `stop` in order, made ahead of need in worker processes."""
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: list[Future[Step]] = []
         number = start
         while number < stop or ahead:
-            while number < stop and len(ahead) < 8:
+            while number < stop and len(ahead) < _AHEAD * workers:
                 ahead.append(pool.submit(make_step, feed, number, sizes[number]))
                 number += 1
             yield ahead.pop(0).result()

@@ -42,6 +42,12 @@ class Matches:
     near: Tensor
     lengths: list[int]
 
+    def to(self, device: torch.device) -> Matches:
+        """The same on `device`."""
+        documents, questions = self.documents.to(device), self.questions.to(device)
+        same, near = self.same.to(device), self.near.to(device)
+        return Matches(documents, questions, same, near, self.lengths)
+
 
 def make_matches(
     encoder: Encoder, rng: random.Random, *, documents: int, split: str = "train"

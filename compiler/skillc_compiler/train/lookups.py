@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skillc_compiler.data.generate import Question, Sample
+from skillc_compiler.train import ops
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.heads import Heads, projected
 from skillc_compiler.train.nano import Nano, Trace
@@ -88,10 +89,12 @@ def looked(
     model: Nano, rows: Rows, trace: Trace, lookups: Lookups, heads: Heads
 ) -> tuple[Tensor, float]:
     """Mean negative log of the attention (nats) on what is wanted, and that attention's mean."""
-    row, place = torch.tensor(lookups.rows), torch.tensor(lookups.places)
+    device = rows.tokens.device
+    row = torch.tensor(lookups.rows, device=device)
+    place = torch.tensor(lookups.places, device=device)
     segments = rows.segments[row]
     seen = (segments == SKILL) | (segments == segments.gather(1, place[:, None]))
-    seen &= torch.arange(segments.shape[1])[None] <= place[:, None]
+    seen &= torch.arange(segments.shape[1], device=device)[None] <= place[:, None]
     wanted = torch.zeros_like(seen)
     for number, places in enumerate(lookups.wanted):
         wanted[number, places] = True
@@ -99,7 +102,7 @@ def looked(
     keys = projected(model, rows, trace, heads, "k")
     scale = model.config.head_dim**-0.5
     losses, shares = [], []
-    with torch.autocast("cpu", enabled=False):
+    with ops.exact(device):
         for query, key in zip(queries, keys, strict=True):
             asked = query[row, place].float()[:, None]
             scores = (asked @ key[row].float().transpose(1, 2)).squeeze(1) * scale

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skillc_compiler.families.writer_net import WriterNet
+from skillc_compiler.train import ops
 from skillc_compiler.train.heads import Heads, projected
 from skillc_compiler.train.lines import Matches
 from skillc_compiler.train.lookups import NOTHING
@@ -56,7 +57,7 @@ def _by_heads(model: Nano, matches: Matches, told: Trace, heads: Heads) -> Found
     questions = projected(model, matches.questions, trace, heads, "q")
     scale = model.config.head_dim**-0.5
     at, of = _places(matches.documents), _places(matches.questions)
-    with torch.autocast("cpu", enabled=False):
+    with ops.exact(matches.same.device):
         scores, nothings = [], []
         for query, key in zip(questions, documents, strict=True):
             asked = query[of].float() * scale
@@ -105,7 +106,7 @@ def _by_keys(
     asked = model(rows.tokens, rows.positions, rows.mask(), writes, sites=sites)
     at, of = _places(matches.documents), _places(rows)
     scores = []
-    with torch.autocast("cpu", enabled=False):
+    with ops.exact(matches.same.device):
         for layer in layers:
             site = sites.index(layer)
             weights = asked.inputs[site][of].float() @ memories[site][0][at].float().T

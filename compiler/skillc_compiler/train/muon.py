@@ -1,4 +1,4 @@
-"""Muon in whichever number format the CPU multiplies fast.
+"""Muon in whichever number format the device multiplies fast.
 
 torch's own always iterates in bfloat16: on a CPU without the instructions for it, a step of the
 recipe `nano` spent 18 s there, and 1 s in float32.
@@ -55,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """Nearly the U V^T of a matrix's decomposition U S V^T, by Newton-Schulz iteration."""
-    x = matrix.bfloat16() if ops.has_bfloat16() else matrix
+    x = matrix.bfloat16() if ops.has_bfloat16(matrix.device) else matrix
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / x.norm().clamp_min(1e-7)

@@ -1,6 +1,6 @@
 """The element-wise parts of the base, each one kernel where a C++ compiler is at hand.
 
-On CPUs these cost as much as the matrix products when every step of theirs walks through memory.
+These cost as much as the matrix products when every step of theirs walks through memory.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -52,20 +53,36 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return out
 
 
-def autocast() -> torch.autocast:
-    """bfloat16 for matrix products where the CPU multiplies in it; elsewhere that is 7x slower."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
+def best_device() -> torch.device:
+    """The first GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def has_bfloat16() -> bool:
-    """Has the CPU instructions for bfloat16?"""
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 for matrix products where the device multiplies in it; other CPUs are 7x slower."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
+
+
+def exact(device: torch.device) -> torch.autocast:
+    """Products in their own type again, within `autocast`."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Has the device instructions for bfloat16?"""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def fuse() -> None:
-    """Compile the operations from now on; without a C++ compiler they stay as they are."""
-    if not (shutil.which("c++") or shutil.which("g++")):
-        print("no C++ compiler: training goes on without fused operations", file=sys.stderr)
+def fuse(device: torch.device) -> None:
+    """Compile the operations from now on; without a compiler for it they stay as they are."""
+    if device.type == "cuda":
+        missing = "" if find_spec("triton") else "Triton"
+    else:
+        missing = "" if shutil.which("c++") or shutil.which("g++") else "C++ compiler"
+    if missing:
+        print(f"no {missing}: training goes on without fused operations", file=sys.stderr)
         return
     for name, plain in _PLAIN.items():
         _used[name] = torch.compile(plain, dynamic=True)

@@ -11,6 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from skillc_compiler.data.generate import Question, Sample
 from skillc_compiler.train.encoder import Encoder
 from skillc_compiler.train.lookups import Located, Lookups
@@ -45,6 +47,11 @@ class Batch:
     lengths: list[int]
     idle: Rows | None = None
     lookups: Lookups = field(default_factory=Lookups)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        idle = self.idle.to(device) if self.idle else None
+        return replace(self, read=self.read.to(device), ask=self.ask.to(device), idle=idle)
 
 
 @dataclass(frozen=True)

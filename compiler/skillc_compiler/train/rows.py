@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,12 +29,17 @@ class Rows:
     heads: Tensor
     block: int
 
+    def to(self, device: torch.device) -> Rows:
+        """The same rows on `device`."""
+        parts = {name: part.to(device) for name, part in vars(self).items() if name != "block"}
+        return replace(self, **parts)
+
     def mask(self) -> Tensor:
         """[blocks, 1, block, block]: causal, own segment and, for questions, the skill's."""
         segments = self.segments.view(-1, self.block)
         own = segments[:, :, None] == segments[:, None, :]
         skill = (segments == SKILL)[:, None, :] & (segments >= SKILL)[:, :, None]
-        causal = torch.ones(self.block, self.block, dtype=torch.bool).tril()
+        causal = torch.ones(self.block, self.block, dtype=torch.bool, device=segments.device).tril()
         return ((own | skill) & causal)[:, None]
 
 

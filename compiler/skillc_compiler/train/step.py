@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skillc_compiler.families.writer_net import Memories, Reading, WriterNet
+from skillc_compiler.train import ops
 from skillc_compiler.train.nano import Nano, Trace, Writes
 from skillc_compiler.train.packing import Batch
 from skillc_compiler.train.rows import IGNORE, Rows
@@ -47,8 +48,8 @@ def read_skill(model: Nano, trace: Trace, read: Rows, lengths: list[int]) -> Rea
     """What the writer sees of the skills' own tokens; the last token has no successor."""
     size = max(lengths)
     tokens = read.tokens[:, :size]
-    lens = torch.tensor(lengths)
-    mask = torch.arange(size)[None] < (lens - 1)[:, None]
+    lens = torch.tensor(lengths, device=tokens.device)
+    mask = torch.arange(size, device=tokens.device)[None] < (lens - 1)[:, None]
     successors = torch.roll(tokens, -1, dims=1)
     embed = model.model.embed_tokens.weight
     nexts = model.model.embed_tokens(successors) * mask[..., None]
@@ -75,8 +76,11 @@ def written(
     Several are solved for together, as sets are served, and cut to the sum of their ranks (0: not).
     """
     most = max(1, *(len(row) for row in order))
-    index = torch.tensor([row + [0] * (most - len(row)) for row in order])
-    used = torch.tensor([[1.0] * len(row) + [0.0] * (most - len(row)) for row in order])
+    device = proposed[0].keys.device
+    index = torch.tensor([row + [0] * (most - len(row)) for row in order], device=device)
+    used = torch.tensor(
+        [[1.0] * len(row) + [0.0] * (most - len(row)) for row in order], device=device
+    )
     picked = [
         Memories(
             found.keys[index].flatten(1, 2),
@@ -161,7 +165,7 @@ def _span(keys: Tensor, values: Tensor, rank: int) -> Tensor:
     """
     dense = values.transpose(1, 2) @ keys
     square = dense @ dense.transpose(1, 2)
-    start = torch.randn(len(dense), dense.shape[1], rank)
+    start = torch.randn(len(dense), dense.shape[1], rank, device=dense.device)
     span: Tensor = torch.linalg.qr(square @ (square @ start)).Q
     return span
 
@@ -171,7 +175,7 @@ def truncated(keys: Tensor, values: Tensor, rank: int) -> Tensor:
 
     The gradient passes through the projection, not through the choice of its directions.
     """
-    with torch.autocast("cpu", enabled=False):
+    with ops.exact(keys.device):
         span = _span(keys.float(), values.float(), rank)
         return (values.float() @ span) @ span.transpose(1, 2)
 
@@ -192,7 +196,8 @@ def _lesson(
     model: Nano, read: Tensor, asked: Tensor, batch: Batch, order: list[list[int]]
 ) -> Tensor | None:
     """KL from the text arm's answers to the adapter arm's, where both were asked the same."""
-    rows = torch.tensor([b for b, used in enumerate(order) if b in used])
+    both = [b for b, used in enumerate(order) if b in used]
+    rows = torch.tensor(both, device=batch.read.tokens.device)
     if not len(rows):
         return None
     most = batch.read.segments.clone()
@@ -211,6 +216,6 @@ def _lesson(
 def _answers(rows: Rows, picked: Tensor, last: Tensor) -> Tensor:
     """Flat places of the answers to row b's questions 1 to last[b], for the picked rows."""
     wanted = (rows.weights >= 1.0) & (rows.segments >= 1) & (rows.segments <= last[:, None])
-    chosen = torch.zeros(len(wanted), 1, dtype=torch.bool)
+    chosen = torch.zeros(len(wanted), 1, dtype=torch.bool, device=wanted.device)
     chosen[picked] = True
     return (wanted & chosen).flatten().nonzero().squeeze(1)

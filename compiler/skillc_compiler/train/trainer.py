@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,11 @@ class Run:
     writer: WriterNet | None
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     step: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base and the writer are."""
+        return self.model.model.embed_tokens.weight.device
 
     def save(self, path: Path, extra: dict[str, Any]) -> None:
         """Write a checkpoint beside the target, then rename."""
@@ -88,6 +94,11 @@ def pace(step: int, stage: Stage, warmup: int) -> float:
 def _momentum(step: int, stage: Stage) -> float:
     """How far the writer's input statistics move: every fourth step, and not at the end."""
     return 2.0 / (4 + step / 20) if step % 4 == 0 and step < stage.steps * 0.7 else 0.0
+
+
+def _workers(device: torch.device) -> int:
+    """How many processes make batches: a GPU waits for one; the CPU has other things to do."""
+    return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 1) - 1)
 
 
 @dataclass
@@ -171,24 +182,24 @@ def train(
 ) -> None:
     """Run `stage` from `run.step` to its end, or until `minutes` are over; checkpoints in `out`."""
     name = feed.stage
-    ops.fuse()
+    ops.fuse(run.device)
     if not run.optimizers:
         run.optimizers = optimizers(run.model, run.writer, stage, recipe.schedule)
     checkpoint = out / f"{name}.pt"
     if checkpoint.is_file():
-        run.restore(torch.load(checkpoint, weights_only=True))
+        run.restore(torch.load(checkpoint, weights_only=True, map_location="cpu"))
     progress = Progress(name, stage.steps, run.step)
     averages, tokens, begun = Averages(), 0, time.monotonic()
     parameters = [p for o in run.optimizers for group in o.param_groups for p in group["params"]]
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-        for step in stream(feed, run.step, stage.steps, sizes):
+        for step in stream(feed, run.step, stage.steps, sizes, workers=_workers(run.device)):
             factor = pace(run.step, stage, recipe.schedule.warmup)
             for optimizer, rate in zip(run.optimizers, (stage.lr, stage.adam_lr), strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = rate * factor
             momentum = _momentum(run.step, stage) if stage.observe else 0.0
-            with ops.autocast():
-                loss, rates = _loss(run, step, stage, momentum, recipe)
+            with ops.autocast(run.device):
+                loss, rates = _loss(run, step.to(run.device), stage, momentum, recipe)
             torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, recipe.schedule.clip)
             if torch.isfinite(norm):

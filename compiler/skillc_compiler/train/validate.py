@@ -31,9 +31,9 @@ def validation(feed: Feed, recipe: Recipe) -> Callable[[Run], dict[str, float]]:
     def evaluate(run: Run) -> dict[str, float]:
         totals: dict[str, list[int]] = {}
         found: dict[str, float] = {}
-        with torch.no_grad(), ops.autocast():
+        with torch.no_grad(), ops.autocast(run.device):
             for number in range(STEPS):
-                step = make_step(held, number, 1.0)
+                step = make_step(held, number, 1.0).to(run.device)
                 for name, share in _matched(run, step, recipe).items():
                     found[name] = found.get(name, 0.0) + share / STEPS
                 for arm, result in _arms(run, step).items():
