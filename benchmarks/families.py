@@ -36,7 +36,7 @@ from skillc_compiler.train_base.recipe import FAMILIES, Recipe, load_recipe
 from skillc_compiler.train_base.trainer import train
 
 TARGETS: dict[str, Target] = {"lead": (">=", 20)}
-# Short documents, and few a step: a fresh writer begins to copy after some 250 steps (docs/log.md),
+# Short documents, and few a step: a fresh writer begins to copy after some 200 steps (docs/log.md),
 # and steps are what two cores have few of.
 FACTS = (1, 2)
 SEED = 7

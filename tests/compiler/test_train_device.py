@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.compiler.test_joint_step import BASE, WRITER
 from torch import Tensor
 
-from skillc_compiler.families.writer_net import WriterConfig, WriterNet
+from skillc_compiler.families.writer_net import WriterNet
 from skillc_compiler.train import ops
 from skillc_compiler.train.feed import Feed, Step, make_step, stream
-from skillc_compiler.train.nano import Nano, NanoConfig
+from skillc_compiler.train.nano import Nano
 from skillc_compiler.train.recipe import Matchers, Recipe, load_recipe
 from skillc_compiler.train.step import Options
 from skillc_compiler.train.tokens import generated_text, train_tokenizer
@@ -21,8 +22,6 @@ from skillc_compiler.train.trainer import Run, _loss, optimizers
 from skillc_compiler.train.validate import validation
 
 META = torch.device("meta")
-BASE = NanoConfig(512, 32, 64, 2, 2, 2, 16)
-WRITER = WriterConfig(hidden=32, inner=64, layers=2, vocab=512, sites=(0, 1), width=32, blocks=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""The element-wise parts of the base, each one kernel where a C++ compiler is at hand.
+"""The element-wise parts of the base, each one kernel where a compiler is at hand.
 
-These cost as much as the matrix products when every step of theirs walks through memory.
+On CPUs these cost as much as the matrix products when every step of theirs walks through memory.
 """
 
 from __future__ import annotations
